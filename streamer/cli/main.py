@@ -1,0 +1,75 @@
+"""`streamer`: one verb a module, loaded only when it is called, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from streamer import __version__
+from streamer.errors import ConfigError, ModelError, StreamerError, TransientError
+
+EXIT_FAILURE: Final = 1
+EXIT_UNAVAILABLE: Final = 69
+EXIT_CONFIG: Final = 78
+
+VERBS: Final = {
+    "worker": "Keep every viewer's features fresh: the long-lived process.",
+    "produce": "Write synthetic viewers' events to Kafka, or to a file.",
+    "get": "Show one viewer: history, features, top titles.",
+    "verify": "Recompute every viewer from the log and compare with Redis.",
+    "model": "Train, check, show and publish item models.",
+    "topics": "Create the topics, with the settings the guarantees rely on.",
+    "config": "Show every effective setting and where it came from.",
+    "dev": "Start Kafka and Redis on this machine, without Docker.",
+    "demo": "Everything at once on a local stack, in under 90 seconds.",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists its verbs from a table and imports a verb's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Every verb, in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import ``streamer.cli.VERB`` and return its ``command``."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"streamer.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the table without importing any verb."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Keep every viewer's user factors fresh in Redis, from play and browse events in Kafka."""
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line and a telling exit code."""
+    # One process is one core's work: BLAS threads would only fight the other workers.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        cli(prog_name="streamer")
+    except ConfigError as error:
+        _fail(error, EXIT_CONFIG)
+    except TransientError as error:
+        _fail(error, EXIT_UNAVAILABLE)
+    except (ModelError, StreamerError) as error:
+        _fail(error, EXIT_FAILURE)
+
+
+def _fail(error: Exception, code: int) -> None:
+    click.echo(f"streamer: {error}", err=True)
+    sys.exit(code)

@@ -1,0 +1,55 @@
+"""One tree of errors, grouped by what the caller must do.
+
+StreamerError
+├── ConfigError        stop: the operator must edit the configuration (exit 78)
+├── ModelError         refuse this model, keep the live one
+├── RejectedRecord     dead-letter this one record; ``.reason`` is one of a closed set of labels
+├── TransientError     a command gives up with exit 69; a running worker pauses and retries
+│   ├── StoreUnavailable
+│   └── BrokerUnavailable
+└── PartitionLost      drop: another member owns it
+
+Adapters translate vendor exceptions into these at their own boundary, with ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+
+class StreamerError(Exception):
+    """Everything that streamer raises on purpose."""
+
+
+class ConfigError(StreamerError):
+    """The configuration is wrong; the message names the setting and what would be right."""
+
+
+class ModelError(StreamerError):
+    """An item model must be refused; the message names the file, and the row where there is one."""
+
+
+class RejectedRecord(StreamerError):
+    """One record cannot be learned from and belongs in the dead letters.
+
+    Attributes:
+        reason: A label of the closed set ``streamer.events.RejectReason``.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class TransientError(StreamerError):
+    """The other side did not answer; the same call may succeed later."""
+
+
+class StoreUnavailable(TransientError):
+    """Redis did not answer in time, or refused for the moment."""
+
+
+class BrokerUnavailable(TransientError):
+    """Kafka did not answer in time, or refused for the moment."""
+
+
+class PartitionLost(StreamerError):
+    """Another member of the group owns the partition now; drop what is in hand for it."""

@@ -1,0 +1,97 @@
+"""From a record's bytes to an event, or to one of a closed set of reasons why not.
+
+Input is hostile: its size is checked before it is parsed, and nothing of it is put into a message.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, TypeGuard
+
+import orjson
+
+from streamer.errors import RejectedRecord
+from streamer.events.classify import evidence_of
+from streamer.events.schema import (
+    EARLIEST_EVENT_TIME_MS,
+    LATEST_EVENT_TIME_MS,
+    MAX_AHEAD_MS,
+    MAX_ID_BYTES,
+    MAX_VALUE_BYTES,
+    Event,
+    EventType,
+    RejectReason,
+)
+from streamer.events.times import parse_event_time
+
+_CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_TYPES: Final[dict[object, EventType]] = {str(event_type): event_type for event_type in EventType}
+
+
+def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
+    """Decode and check one record's value.
+
+    Args:
+        value: The record's value; JSON, at most 64 KiB.
+        record_timestamp_ms: The record's own Kafka timestamp, epoch milliseconds; the event time
+            may be at most 5 minutes ahead of it. Negative: the record has none.
+
+    Raises:
+        RejectedRecord: The record belongs in the dead letters; `.reason` says why.
+    """
+    payload = _parse(value)
+    event_type = payload.get("type")
+    known_type = _TYPES.get(event_type) if isinstance(event_type, str) else None
+    if known_type is None:
+        raise RejectedRecord(RejectReason.UNKNOWN_TYPE)
+    user_id = payload.get("user_id")
+    if not is_id(user_id):
+        raise RejectedRecord(RejectReason.BAD_USER_ID)
+    item_id = None
+    if known_type is not EventType.FORGET:
+        item_id = payload.get("item_id")
+        if not is_id(item_id):
+            raise RejectedRecord(RejectReason.BAD_ITEM_ID)
+    event_time_ms = parse_event_time(payload.get("event_time"))
+    _ensure_time(event_time_ms, record_timestamp_ms)
+    return Event(known_type, user_id, item_id, event_time_ms, evidence_of(known_type, payload))
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Say whether `value` is a string of 1 to 128 bytes of UTF-8 without control characters."""
+    if not isinstance(value, str) or not value or len(value) > MAX_ID_BYTES:
+        return False
+    if value.isascii():  # the usual case: a character is a byte, and printable means no control
+        return value.isprintable()
+    return len(value.encode()) <= MAX_ID_BYTES and not _CONTROL_CHARACTER.search(value)
+
+
+def _parse(value: bytes | None) -> dict[str, Any]:
+    if not value:
+        raise RejectedRecord(RejectReason.EMPTY_VALUE)
+    if len(value) > MAX_VALUE_BYTES:
+        raise RejectedRecord(RejectReason.TOO_LARGE)
+    try:
+        payload = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise RejectedRecord(_why_not_json(value)) from error
+    if not isinstance(payload, dict):
+        raise RejectedRecord(RejectReason.NOT_AN_OBJECT)
+    return payload
+
+
+def _why_not_json(value: bytes) -> RejectReason:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return RejectReason.NOT_UTF8
+    return RejectReason.NOT_JSON
+
+
+def _ensure_time(event_time_ms: int, record_timestamp_ms: int) -> None:
+    if record_timestamp_ms < 0:
+        raise RejectedRecord(RejectReason.NO_RECORD_TIMESTAMP)
+    if event_time_ms < EARLIEST_EVENT_TIME_MS:
+        raise RejectedRecord(RejectReason.BEFORE_2000)
+    if event_time_ms > min(record_timestamp_ms + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS):
+        raise RejectedRecord(RejectReason.TOO_FAR_AHEAD)

@@ -1,0 +1,33 @@
+"""User factors: item models, learners, and the features that readers get (docs/adr/0001)."""
+
+from streamer.factors.features import (
+    FeatureDtype,
+    Features,
+    Stamp,
+    decode_features,
+    decode_many_features,
+    encode_features,
+    learner_id,
+)
+from streamer.factors.learner import Learner, UserFactors
+from streamer.factors.model import UNKNOWN_ROW, FoldInParams, ItemModel
+from streamer.factors.recency_fold_in import RecencyFoldIn
+from streamer.factors.signals import Signals, strengths
+
+__all__ = [
+    "UNKNOWN_ROW",
+    "FeatureDtype",
+    "Features",
+    "FoldInParams",
+    "ItemModel",
+    "Learner",
+    "RecencyFoldIn",
+    "Signals",
+    "Stamp",
+    "UserFactors",
+    "decode_features",
+    "decode_many_features",
+    "encode_features",
+    "learner_id",
+    "strengths",
+]

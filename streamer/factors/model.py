@@ -1,0 +1,188 @@
+"""The item model: item factors with everything the learner needs, as one value.
+
+Notation as in Hu, Koren, Volinsky 2008: V is ``item_factors``, shape (n_items, n_factors),
+``G = VᵀV`` is the item Gram matrix, λ the regularization, α the confidence of one unit of
+strength. ``G + λI = L Lᵀ`` is factored once; rows of ``V L⁻ᵀ`` are *whitened* item factors, in
+which the regularised problem becomes the plain ridge regression of `recency_fold_in`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.errors import ModelError
+from streamer.factors.signals import Signals
+from streamer.history import item_key
+
+UNKNOWN_ROW = -1
+
+
+@dataclass(frozen=True, slots=True)
+class FoldInParams:
+    """What travels in a model's manifest beside its factors.
+
+    Attributes:
+        alpha: α, weight of one unit of strength against an unseen item; > 0.
+        regularization: λ > 0.
+        recency_half_life: h, in units of newer strength, after which an entry counts half; > 0.
+        recency_floor: c, the share of an entry's strength that never fades; 0 to 1.
+        blend_half_life_s: τ, seconds of idling after which `recent` counts half; > 0.
+        signals: Strengths of the kinds of interactions.
+    """
+
+    alpha: float
+    regularization: float
+    recency_half_life: float = 5.0
+    recency_floor: float = 0.05
+    blend_half_life_s: float = 1800.0
+    signals: Signals = field(default_factory=Signals)
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "regularization", "recency_half_life", "blend_half_life_s"):
+            number = getattr(self, name)
+            if not (np.isfinite(number) and number > 0):
+                raise ValueError(f"{name} is {number}; it must be finite and > 0")
+        if not 0 <= self.recency_floor <= 1:
+            raise ValueError(f"recency_floor is {self.recency_floor}; it must be in 0 to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class ItemModel:
+    """A trained item model, ready to fold in with. Build it with `ItemModel.of`.
+
+    Attributes:
+        model_id: 64-bit id; vectors of different model ids must never be multiplied.
+        params: The manifest's parameters.
+        item_ids: Ids in row order.
+        item_keys: uint64, shape (n_items,), the ids' keys in row order.
+        item_factors: float32, shape (n_items, n_factors).
+        popularity: float32, shape (n_items,), >= 0; what a viewer without history gets.
+        item_gram: float64, shape (n_factors, n_factors), G.
+        whitening: float64, shape (n_factors, n_factors), L⁻ᵀ.
+    """
+
+    model_id: int
+    params: FoldInParams
+    item_ids: Sequence[str]
+    item_keys: NDArray[np.uint64]
+    item_factors: NDArray[np.float32]
+    popularity: NDArray[np.float32]
+    item_gram: NDArray[np.float64]
+    whitening: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        model_id: int,
+        params: FoldInParams,
+        item_ids: Sequence[str],
+        item_factors: NDArray[np.float32],
+        popularity: NDArray[np.float32],
+    ) -> ItemModel:
+        """Check the parts against each other and derive the rest.
+
+        Raises:
+            ModelError: Wrong shapes or dtypes, NaN or infinity, duplicate ids, colliding keys, or
+                a Gram matrix that is not positive definite with the regularization.
+        """
+        _ensure_table(item_ids, item_factors, popularity)
+        keys = np.fromiter(map(item_key, item_ids), np.uint64, len(item_ids))
+        _ensure_distinct(item_ids, keys)
+        gram = _gram(item_factors)
+        regularized = gram + params.regularization * np.eye(len(gram))
+        try:
+            lower = np.linalg.cholesky(regularized)
+        except np.linalg.LinAlgError as error:
+            raise ModelError(
+                "item_factors.npy: VᵀV + λI is not positive definite; raise the regularization"
+            ) from error
+        return cls(
+            model_id=model_id,
+            params=params,
+            item_ids=item_ids,
+            item_keys=keys,
+            item_factors=item_factors,
+            popularity=popularity,
+            item_gram=gram,
+            whitening=np.linalg.inv(lower).T.copy(),
+        )
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.item_keys)
+
+    @property
+    def n_factors(self) -> int:
+        """Dimension of the vectors."""
+        return int(self.item_factors.shape[1])
+
+    @cached_property
+    def _key_order(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+        order = np.argsort(self.item_keys)
+        return self.item_keys[order], order
+
+    @cached_property
+    def strength_table(self) -> NDArray[np.float64]:
+        """Strength of every (kind, value), float64, shape (256, 256)."""
+        return self.params.signals.table()
+
+    def rows_of(self, item_keys: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return each key's row in the factor table, same shape; UNKNOWN_ROW if it has none."""
+        keys, rows = self._key_order
+        position = np.minimum(np.searchsorted(keys, item_keys), len(keys) - 1)
+        found: NDArray[np.intp] = np.where(keys[position] == item_keys, rows[position], UNKNOWN_ROW)
+        return found
+
+
+def _ensure_table(
+    item_ids: Sequence[str], item_factors: NDArray[np.float32], popularity: NDArray[np.float32]
+) -> None:
+    if item_factors.dtype != np.float32 or item_factors.ndim != 2:
+        raise ModelError(
+            f"item_factors.npy: expected a float32 table of n_items x n_factors, "
+            f"found {item_factors.dtype} of shape {item_factors.shape}"
+        )
+    n_items, n_factors = item_factors.shape
+    if n_items == 0 or not 1 <= n_factors <= 1024:
+        raise ModelError(
+            f"item_factors.npy: shape {item_factors.shape}; at least 1 item and 1 to 1024 factors"
+        )
+    if len(item_ids) != n_items:
+        raise ModelError(f"item_ids.json: {len(item_ids)} ids for {n_items} rows of factors")
+    if popularity.shape != (n_items,):
+        raise ModelError(f"popularity.npy: shape {popularity.shape}, expected ({n_items},)")
+    finite_rows = np.isfinite(item_factors).all(axis=1)
+    if not finite_rows.all():
+        row = int(np.argmin(finite_rows))
+        raise ModelError(f"item_factors.npy: row {row} is not finite")
+    fit = np.isfinite(popularity) & (popularity >= 0)
+    if not fit.all():
+        row = int(np.argmin(fit))
+        raise ModelError(
+            f"popularity.npy: row {row} is {popularity[row]}; expected finite and >= 0"
+        )
+
+
+def _ensure_distinct(item_ids: Sequence[str], keys: NDArray[np.uint64]) -> None:
+    order = np.argsort(keys, kind="stable")
+    collisions = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    if len(collisions):
+        first, second = (int(order[collisions[0]]), int(order[collisions[0] + 1]))
+        what = "the same id" if item_ids[first] == item_ids[second] else "colliding keys"
+        raise ModelError(f"item_ids.json: rows {first} and {second} have {what}")
+
+
+def _gram(item_factors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return VᵀV in float64, a slice of V at a time: a mapped file stays shared, not copied."""
+    n_factors = item_factors.shape[1]
+    gram = np.zeros((n_factors, n_factors))
+    for start in range(0, len(item_factors), 65_536):
+        block = item_factors[start : start + 65_536].astype(np.float64)
+        gram += block.T @ block
+    return gram

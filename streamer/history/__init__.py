@@ -1,0 +1,35 @@
+"""A viewer's history: a bounded, last-writer-wins set of interactions (docs/adr/0001)."""
+
+from streamer.history.batch import HistoryBatch, Interactions
+from streamer.history.codec import decode, encode
+from streamer.history.digest import ABSENT_DIGEST, digests
+from streamer.history.layout import (
+    CAPACITIES,
+    GROUPS,
+    N_SLOTS,
+    event_times_ms,
+    item_key,
+    kinds,
+    pack_word,
+    values,
+)
+from streamer.history.merge import MergeCounts, merge
+
+__all__ = [
+    "ABSENT_DIGEST",
+    "CAPACITIES",
+    "GROUPS",
+    "N_SLOTS",
+    "HistoryBatch",
+    "Interactions",
+    "MergeCounts",
+    "decode",
+    "digests",
+    "encode",
+    "event_times_ms",
+    "item_key",
+    "kinds",
+    "merge",
+    "pack_word",
+    "values",
+]

@@ -1,0 +1,116 @@
+"""The ports: what the loop needs from the world, as Protocols. Adapters pass one contract each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from streamer.pipeline.records import Partition, Record, Rejected
+from streamer.pipeline.step import UserWrites
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """What became of a batch of compare-and-sets.
+
+    Attributes:
+        conflicts: Row → what the store holds instead (None: nothing); these rows are unwritten.
+        foreign: Rows, among the conflicts, whose key holds something that is no string at all.
+        n_superseded: Features refused because the store holds some of a higher generation.
+        n_quarantined: Features of an unknown form that were moved aside.
+        n_bytes: Bytes of the values sent.
+    """
+
+    conflicts: Mapping[int, bytes | None]
+    foreign: frozenset[int]
+    n_superseded: int
+    n_quarantined: int
+    n_bytes: int
+
+
+class MarkMove(NamedTuple):
+    """A compare-and-set of one partition's mark; None is "no mark"."""
+
+    expected: int | None
+    next_offset: int | None
+
+
+class FeatureStore(Protocol):
+    """Where histories and features live. Every call raises StoreUnavailable and may be repeated."""
+
+    def read_histories(self, user_ids: Sequence[str]) -> list[bytes | None]:
+        """Return each user's stored history, None where there is none."""
+        ...
+
+    def write(self, writes: UserWrites) -> WriteOutcome:
+        """Write histories and features of every user whose stored digest is the expected one.
+
+        History and features of one user change together. Without an answer, any part of the
+        batch may have been written.
+        """
+        ...
+
+    def quarantine(self, user_id: str, value: bytes | None) -> None:
+        """Move a broken history aside, if the store still holds that value (None: no string)."""
+        ...
+
+    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
+        """Set each mark whose stored value is the expected one; return what is stored then."""
+        ...
+
+    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Return each partition's mark, None where there is none."""
+        ...
+
+    def write_fresh(self, fresh_ms: Mapping[Partition, int]) -> None:
+        """Publish, by partition, the time before which everything appended is readable."""
+        ...
+
+
+class RecordSource(Protocol):
+    """Where records come from. Rebalances happen inside `poll` and `wait`, on the same thread."""
+
+    def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
+        """Return what has arrived, in order by partition; waits only while there is nothing."""
+        ...
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Stay a member of the group without taking records; they come with a later `poll`."""
+        ...
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`, also from partitions assigned meanwhile."""
+        ...
+
+    def resume(self) -> None:
+        """Deliver again."""
+        ...
+
+    def seek(self, partition: Partition, next_offset: int | None) -> None:
+        """Go on from `next_offset`, None for the earliest, and commit that lower offset."""
+        ...
+
+    def store_offsets(self, next_offsets: Mapping[Partition, int]) -> None:
+        """Let the background commit have these; partitions that are not ours are dropped."""
+        ...
+
+    def close(self) -> None:
+        """Commit what is stored and leave the group."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where rejected records go."""
+
+    def send(self, rejected: Sequence[Rejected]) -> None:
+        """Hand letters to the producer; they count once `is_delivered` says so."""
+        ...
+
+    def is_delivered(self, timeout_seconds: float) -> bool:
+        """Wait for delivery reports; true when every letter sent so far is safe.
+
+        Raises:
+            BrokerUnavailable: Some were refused; they are sent again by the next call.
+        """
+        ...

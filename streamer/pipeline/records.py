@@ -1,0 +1,129 @@
+"""Kafka's envelope, and what a batch of them says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.errors import RejectedRecord
+from streamer.events import (
+    MAX_AHEAD_MS,
+    LATEST_EVENT_TIME_MS,
+    EventType,
+    RejectReason,
+    decode_event,
+)
+from streamer.history import Interactions, item_key, pack_word
+
+
+class Partition(NamedTuple):
+    """A topic and a partition of it."""
+
+    topic: str
+    number: int
+
+
+class Record(NamedTuple):
+    """One record of Kafka. A named tuple because one is made for every event.
+
+    Attributes:
+        partition: Where it is.
+        offset: Its place there.
+        timestamp_ms: The record's own Kafka timestamp, epoch milliseconds; -1 if it has none.
+        key: As produced.
+        value: As produced; None is a Kafka tombstone.
+        headers: As produced.
+    """
+
+    partition: Partition
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class Rejected(NamedTuple):
+    """A record that belongs in the dead letters, and why."""
+
+    record: Record
+    reason: RejectReason
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a batch of records says.
+
+    Attributes:
+        user_ids: The users whose histories are touched; row numbers of `arrived`.
+        arrived: Their interactions and forgets.
+        applied: Number of accepted events by (topic, type), also of those without evidence.
+        rejected: The others.
+        event_times_ms: Event time of each accepted record, int64; -1 where it was rejected, in
+            the order of the records.
+    """
+
+    user_ids: list[str]
+    arrived: Interactions
+    applied: Mapping[tuple[str, EventType], int]
+    rejected: list[Rejected]
+    event_times_ms: NDArray[np.int64]
+
+
+class Decoder:
+    """Turns records into interactions; remembers the keys of the items it met, nothing else."""
+
+    def __init__(self, max_remembered_items: int = 200_000) -> None:
+        self._item_keys: dict[str, int] = {}
+        self._max_remembered_items = max_remembered_items
+
+    def decode(self, records: Sequence[Record]) -> Decoded:
+        """Decode a batch; a bad record harms no other."""
+        row_of_user: dict[str, int] = {}
+        rows: list[int] = []
+        keys: list[int] = []
+        words: list[int] = []
+        forgotten: dict[int, int] = {}
+        applied: Counter[tuple[str, EventType]] = Counter()
+        rejected: list[Rejected] = []
+        event_times_ms = np.full(len(records), -1, np.int64)
+        for index, record in enumerate(records):
+            try:
+                event = decode_event(record.value, record.timestamp_ms)
+            except RejectedRecord as error:
+                rejected.append(Rejected(record, RejectReason(error.reason)))
+                continue
+            applied[record.partition.topic, event.type] += 1
+            event_times_ms[index] = event.event_time_ms
+            if event.evidence is not None and event.item_id is not None:
+                rows.append(row_of_user.setdefault(event.user_id, len(row_of_user)))
+                keys.append(self._item_key(event.item_id))
+                words.append(
+                    pack_word(event.event_time_ms, event.evidence.value, event.evidence.kind)
+                )
+            elif event.type is EventType.FORGET:
+                row = row_of_user.setdefault(event.user_id, len(row_of_user))
+                until_ms = min(record.timestamp_ms + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS)
+                forgotten[row] = max(forgotten.get(row, 0), until_ms)
+        forgotten_before_ms = np.zeros(len(row_of_user), np.uint64)
+        forgotten_before_ms[list(forgotten)] = list(forgotten.values())
+        arrived = Interactions(
+            rows=np.array(rows, np.intp),
+            item_keys=np.array(keys, np.uint64),
+            words=np.array(words, np.uint64),
+            forgotten_before_ms=forgotten_before_ms,
+        )
+        return Decoded(list(row_of_user), arrived, applied, rejected, event_times_ms)
+
+    def _item_key(self, item_id: str) -> int:
+        key = self._item_keys.get(item_id)
+        if key is None:
+            if len(self._item_keys) >= self._max_remembered_items:
+                self._item_keys.clear()  # bounded, and the popular ones are back at once
+            key = self._item_keys[item_id] = item_key(item_id)
+        return key

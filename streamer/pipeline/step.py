@@ -1,0 +1,216 @@
+"""The pure step: from stored histories and what arrived to what must be written.
+
+Nothing here acts. `plan` may be called again with the same evidence on any newer history: that
+is what makes a conflict, a lost reply and a replay the same simple case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.factors import (
+    UNKNOWN_ROW,
+    FeatureDtype,
+    ItemModel,
+    Learner,
+    Stamp,
+    encode_features,
+    learner_id,
+)
+from streamer.history import (
+    ABSENT_DIGEST,
+    HistoryBatch,
+    Interactions,
+    MergeCounts,
+    digests,
+    encode,
+    event_times_ms,
+    merge,
+)
+
+NO_GENERATION = -1
+"""Generation of features that are not known to be of any model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """A variant as it is served now.
+
+    Attributes:
+        variant: Its name in keys.
+        generation: Of the pointer that named the model; 0 to 2**32 - 1.
+        model: The items.
+        learner: Folds users in.
+    """
+
+    variant: str
+    generation: int
+    model: ItemModel
+    learner: Learner
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What the worker believes the store holds for some users.
+
+    Attributes:
+        histories: n_users histories.
+        digests: uint64, shape (n_users,); ABSENT_DIGEST where there is none.
+        generations: int64, shape (n_users,); of the stored features, or NO_GENERATION if unknown.
+    """
+
+    histories: HistoryBatch
+    digests: NDArray[np.uint64]
+    generations: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserWrites:
+    """One compare-and-set per user.
+
+    Attributes:
+        user_ids: n_users ids.
+        expected_digests: uint64, shape (n_users,); a user whose stored digest differs is a
+            conflict and stays as it is.
+        histories: n_users values; empty where the stored bytes stay (the digest is compared
+            nevertheless).
+        features: n_users values of each variant; empty where they stay.
+        is_forgotten: bool, shape (n_users,); the features of every variant ever used go first.
+        is_tombstone: bool, shape (n_users,); the history holds no entry and may expire.
+    """
+
+    user_ids: Sequence[str]
+    expected_digests: NDArray[np.uint64]
+    histories: Sequence[bytes]
+    features: Mapping[str, Sequence[bytes]]
+    is_forgotten: NDArray[np.bool_]
+    is_tombstone: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What one step would write, and what will be known once it is written.
+
+    Attributes:
+        writes: The compare-and-sets.
+        after: What the store holds for users whose write succeeds.
+        merged: What became of the interactions.
+        n_folded: Users folded in, by variant.
+        n_fold_rejected: Users whose solve failed its check, by variant.
+    """
+
+    writes: UserWrites
+    after: Known
+    merged: MergeCounts
+    n_folded: Mapping[str, int]
+    n_fold_rejected: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFormat:
+    """How features are written.
+
+    Attributes:
+        dtype: Of the vectors.
+        now_ms: The clock at the time of the plan, epoch milliseconds.
+    """
+
+    dtype: FeatureDtype
+    now_ms: int
+
+
+def plan(
+    user_ids: Sequence[str],
+    known: Known,
+    arrived: Interactions,
+    live: LiveModel | None,
+    feature_format: FeatureFormat,
+) -> Plan:
+    """Merge what arrived, fold in whoever needs it, and encode both.
+
+    Args:
+        user_ids: n_users ids.
+        known: What the store is believed to hold for them.
+        arrived: The evidence.
+        live: The served model; None keeps histories and folds in once there is one.
+        feature_format: How to write features.
+
+    Returns:
+        The plan. A user is folded in when the history changed or the features are not known to
+        be of the live generation. A failed solve leaves the stored features as they are.
+    """
+    histories, merged = merge(known.histories, arrived)
+    after_digests = digests(histories)
+    is_empty = histories.counts == 0
+    has_nothing = is_empty & (histories.forgotten_before_ms == 0)
+    after_digests[has_nothing] = ABSENT_DIGEST
+    has_changed = after_digests != known.digests
+    changed = np.flatnonzero(has_changed)
+    history_values = _scatter(
+        len(user_ids), changed, encode(histories.take(changed), after_digests[changed])
+    )
+    generations = np.where(has_changed, NO_GENERATION, known.generations)
+    features: dict[str, Sequence[bytes]] = {}
+    n_folded: dict[str, int] = {}
+    n_fold_rejected: dict[str, int] = {}
+    if live is not None:
+        folded = np.flatnonzero((generations != live.generation) & ~is_empty)
+        values, is_rejected = _fold_in(
+            histories.take(folded), after_digests[folded], live, feature_format
+        )
+        features[live.variant] = _scatter(len(user_ids), folded, values)
+        generations[folded[~is_rejected]] = live.generation
+        n_folded[live.variant] = len(folded)
+        n_fold_rejected[live.variant] = int(is_rejected.sum())
+    writes = UserWrites(
+        user_ids=user_ids,
+        expected_digests=known.digests,
+        histories=history_values,
+        features=features,
+        is_forgotten=histories.forgotten_before_ms != known.histories.forgotten_before_ms,
+        is_tombstone=is_empty,
+    )
+    after = Known(histories, after_digests, generations)
+    return Plan(writes, after, merged, n_folded, n_fold_rejected)
+
+
+def count_unknown_items(arrived: Interactions, model: ItemModel) -> int:
+    """Return how many interactions are with items that the model does not know."""
+    return int(np.count_nonzero(model.rows_of(arrived.item_keys) == UNKNOWN_ROW))
+
+
+def _fold_in(
+    histories: HistoryBatch,
+    history_digests: NDArray[np.uint64],
+    live: LiveModel,
+    feature_format: FeatureFormat,
+) -> tuple[list[bytes], NDArray[np.bool_]]:
+    """Return each history's features, empty where the row must not be published."""
+    factors = live.learner(histories, live.model)
+    values, is_rejected = encode_features(
+        factors,
+        history_digests,
+        event_times_ms(histories.words[:, 0]),
+        histories.counts,
+        Stamp(
+            model_id=live.model.model_id,
+            generation=live.generation,
+            learner_id=learner_id(live.learner.name),
+            dtype=feature_format.dtype,
+            written_ms=feature_format.now_ms,
+        ),
+    )
+    for row in np.flatnonzero(is_rejected).tolist():
+        values[row] = b""
+    return values, is_rejected
+
+
+def _scatter(n_users: int, rows: NDArray[np.intp], values: Sequence[bytes]) -> list[bytes]:
+    scattered = [b""] * n_users
+    for row, value in zip(rows.tolist(), values, strict=True):
+        scattered[row] = value
+    return scattered
