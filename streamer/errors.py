@@ -7,6 +7,7 @@ StreamerError
 ├── TransientError     a command gives up with exit 69; a running worker pauses and retries
 │   ├── StoreUnavailable
 │   └── BrokerUnavailable
+├── RestartNeeded      end the process (exit 75); a supervisor starts it again, which is safe
 └── PartitionLost      drop: another member owns it
 
 Adapters translate vendor exceptions into these at their own boundary, with ``raise ... from``.
@@ -40,7 +41,15 @@ class RejectedRecord(StreamerError):
 
 
 class TransientError(StreamerError):
-    """The other side did not answer; the same call may succeed later."""
+    """The other side did not answer; the same call may succeed later.
+
+    Attributes:
+        kind: What happened, one of a small closed set of labels.
+    """
+
+    def __init__(self, message: str, kind: str = "other") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class StoreUnavailable(TransientError):
@@ -49,6 +58,10 @@ class StoreUnavailable(TransientError):
 
 class BrokerUnavailable(TransientError):
     """Kafka did not answer in time, or refused for the moment."""
+
+
+class RestartNeeded(StreamerError):
+    """This process cannot go on, a new one can."""
 
 
 class PartitionLost(StreamerError):

@@ -10,10 +10,11 @@ from typing import Final
 import click
 
 from streamer import __version__
-from streamer.errors import ConfigError, ModelError, StreamerError, TransientError
+from streamer.errors import ConfigError, RestartNeeded, StreamerError, TransientError
 
 EXIT_FAILURE: Final = 1
 EXIT_UNAVAILABLE: Final = 69
+EXIT_TEMPORARY: Final = 75
 EXIT_CONFIG: Final = 78
 
 VERBS: Final = {
@@ -66,7 +67,9 @@ def main() -> None:
         _fail(error, EXIT_CONFIG)
     except TransientError as error:
         _fail(error, EXIT_UNAVAILABLE)
-    except (ModelError, StreamerError) as error:
+    except RestartNeeded as error:
+        _fail(error, EXIT_TEMPORARY)
+    except StreamerError as error:
         _fail(error, EXIT_FAILURE)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BeforeValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
@@ -17,17 +17,19 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
-def _as_client_settings(values: dict[str, str | int | float | bool]) -> dict[str, str]:
+def _as_client_settings(values: object) -> object:
     """Spell settings librdkafka's way: the environment's ``SASL_PASSWORD`` is ``sasl.password``."""
+    if not isinstance(values, dict):
+        return values
     return {
-        name.lower().replace("_", "."): str(value).lower()
+        str(name).lower().replace("_", "."): str(value).lower()
         if isinstance(value, bool)
         else str(value)
         for name, value in values.items()
     }
 
 
-ClientSettings = Annotated[dict[str, str | int | float | bool], AfterValidator(_as_client_settings)]
+ClientSettings = Annotated[dict[str, str], BeforeValidator(_as_client_settings)]
 
 
 class Section(BaseModel):

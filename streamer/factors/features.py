@@ -145,7 +145,7 @@ def encode_features(
     table = np.hstack(
         [
             headers.view(np.uint8).reshape(n_users, HEADER.itemsize),
-            stored.view(np.uint8).reshape(n_users, -1),
+            stored.view(np.uint8).reshape(n_users, n_vectors * n_factors * stored.itemsize),
         ]
     )
     packed, size = table.tobytes(), table.shape[1]

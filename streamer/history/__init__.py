@@ -13,7 +13,7 @@ from streamer.history.layout import (
     pack_word,
     values,
 )
-from streamer.history.merge import MergeCounts, merge
+from streamer.history.merge import Outcome, merge
 
 __all__ = [
     "ABSENT_DIGEST",
@@ -22,7 +22,7 @@ __all__ = [
     "N_SLOTS",
     "HistoryBatch",
     "Interactions",
-    "MergeCounts",
+    "Outcome",
     "decode",
     "digests",
     "encode",

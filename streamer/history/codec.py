@@ -54,8 +54,8 @@ def encode(histories: HistoryBatch, history_digests: NDArray[np.uint64]) -> list
     entries["item_key"] = histories.item_keys
     entries["word"] = histories.words
     table = np.empty((n_users, MAX_BYTES), np.uint8)
-    table[:, : HEADER.itemsize] = headers.view(np.uint8).reshape(n_users, -1)
-    table[:, HEADER.itemsize :] = entries.view(np.uint8).reshape(n_users, -1)
+    table[:, : HEADER.itemsize] = headers.view(np.uint8).reshape(n_users, HEADER.itemsize)
+    table[:, HEADER.itemsize :] = entries.view(np.uint8).reshape(n_users, N_SLOTS * ENTRY.itemsize)
     packed = table.tobytes()
     ends = HEADER.itemsize + ENTRY.itemsize * histories.counts
     return [

@@ -8,7 +8,7 @@ its group only because `capacity` other keys of the group are newer, and times o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,35 +23,22 @@ from streamer.history.layout import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MergeCounts:
-    """What became of the interactions of one merge; their sum is the number of interactions.
+class Outcome(IntEnum):
+    """What became of one interaction in a merge."""
 
-    Attributes:
-        new: Entered under a key that the history did not hold.
-        newer: Replaced an older entry of the same key.
-        known: Already there, or older than what is there, or repeated within the batch.
-        out_of_window: Older than the newest `capacity` entries of its group.
-        forgotten: At or before the user's `forgotten_before_ms`.
-    """
-
-    new: int = 0
-    newer: int = 0
-    known: int = 0
-    out_of_window: int = 0
-    forgotten: int = 0
-
-    def __add__(self, other: MergeCounts) -> MergeCounts:
-        return MergeCounts(
-            self.new + other.new,
-            self.newer + other.newer,
-            self.known + other.known,
-            self.out_of_window + other.out_of_window,
-            self.forgotten + other.forgotten,
-        )
+    NEW = 0
+    """Entered under a key that the history did not hold."""
+    NEWER = 1
+    """Replaced an older entry of the same key."""
+    KNOWN = 2
+    """Already there, older than what is there, or repeated within the batch."""
+    OUT_OF_WINDOW = 3
+    """Older than the newest `capacity` entries of its group."""
+    FORGOTTEN = 4
+    """At or before the user's `forgotten_before_ms`."""
 
 
-def merge(histories: HistoryBatch, arrived: Interactions) -> tuple[HistoryBatch, MergeCounts]:
+def merge(histories: HistoryBatch, arrived: Interactions) -> tuple[HistoryBatch, NDArray[np.uint8]]:
     """Return the histories with the evidence in them; the inputs stay as they were.
 
     Args:
@@ -59,7 +46,7 @@ def merge(histories: HistoryBatch, arrived: Interactions) -> tuple[HistoryBatch,
         arrived: Evidence for any of them; its order and repetitions do not matter.
 
     Returns:
-        New histories in the same row order, and what became of each interaction.
+        New histories in the same row order, and the `Outcome` of each interaction, shape (n,).
         Cost: two sorts of (entries of the histories + interactions).
     """
     n_users = len(histories)
@@ -68,67 +55,53 @@ def merge(histories: HistoryBatch, arrived: Interactions) -> tuple[HistoryBatch,
     rows = np.concatenate([held_rows, arrived.rows])
     item_keys = np.concatenate([histories.item_keys[held_rows, held_slots], arrived.item_keys])
     words = np.concatenate([histories.words[held_rows, held_slots], arrived.words])
-    is_held = np.zeros(len(rows), bool)
-    is_held[: len(held_rows)] = True
+    # Which interaction an entry came from; -1 for what the history held.
+    origin = np.concatenate([np.full(len(held_rows), -1), np.arange(len(arrived.rows))])
+    outcomes = np.full(len(arrived.rows) + 1, Outcome.KNOWN, np.uint8)  # the last one takes -1
 
     forgotten_before_ms = np.maximum(histories.forgotten_before_ms, arrived.forgotten_before_ms)
     is_alive = words >> np.uint64(16) > forgotten_before_ms[rows]
-    n_forgotten = int(np.count_nonzero(~is_alive & ~is_held))
-    rows, item_keys, words, is_held = (
-        rows[is_alive],
-        item_keys[is_alive],
-        words[is_alive],
-        is_held[is_alive],
-    )
-
-    winners, overtaken = _last_writers(rows, item_keys, words, is_held)
-    n_arrived = int(np.count_nonzero(~is_held))
-    rows, item_keys, words, is_held = (
+    outcomes[origin[~is_alive]] = Outcome.FORGOTTEN
+    alive = np.flatnonzero(is_alive)
+    winners, overtook = _last_writers(rows[alive], item_keys[alive], words[alive], origin[alive])
+    winners = alive[winners]
+    rows, item_keys, words, origin = (
         rows[winners],
         item_keys[winners],
         words[winners],
-        is_held[winners],
+        origin[winners],
     )
-
-    order, keep = _newest_of_each_group(rows, item_keys, words)
-    kept, cut = order[keep], order[~keep]
+    order, has_room = _newest_of_each_group(rows, item_keys, words)
+    outcomes[origin[order]] = np.where(
+        has_room, np.where(overtook[order], Outcome.NEWER, Outcome.NEW), Outcome.OUT_OF_WINDOW
+    )
+    kept = order[has_room]
     merged = _pad(n_users, rows[kept], item_keys[kept], words[kept], forgotten_before_ms)
-
-    entered = kept[~is_held[kept]]
-    n_newer = int(np.count_nonzero(overtaken[entered]))
-    n_out = int(np.count_nonzero(~is_held[cut]))
-    counts = MergeCounts(
-        new=len(entered) - n_newer,
-        newer=n_newer,
-        known=n_arrived - len(entered) - n_out,
-        out_of_window=n_out,
-        forgotten=n_forgotten,
-    )
-    return merged, counts
+    return merged, outcomes[:-1]
 
 
 def _last_writers(
     rows: NDArray[np.intp],
     item_keys: NDArray[np.uint64],
     words: NDArray[np.uint64],
-    is_held: NDArray[np.bool_],
+    origin: NDArray[np.intp],
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Pick the newest entry of each (row, item_key, kind).
 
     Returns:
-        Indices of the winners, and for each winner whether it overtook a held entry. Of equal
-        entries the held one wins, so that a repetition counts as known.
+        Indices of the winners, and whether each overtook an entry that the history held. Of
+        equal entries the held one wins, so that a repetition counts as known.
     """
+    is_held = origin < 0
     key_kinds = kinds(words)
     order = np.lexsort((is_held, words, key_kinds, item_keys, rows))
     rows, item_keys, key_kinds = rows[order], item_keys[order], key_kinds[order]
-    same_as_next = (
-        (rows[1:] == rows[:-1])
-        & (item_keys[1:] == item_keys[:-1])
-        & (key_kinds[1:] == key_kinds[:-1])
-    )
     is_winner = np.ones(len(order), bool)
-    is_winner[:-1] = ~same_as_next
+    is_winner[:-1] = (
+        (rows[1:] != rows[:-1])
+        | (item_keys[1:] != item_keys[:-1])
+        | (key_kinds[1:] != key_kinds[:-1])
+    )
     run = np.cumsum(is_winner) - is_winner
     held_in_run = np.bincount(run[is_held[order]], minlength=int(is_winner.sum())) > 0
     winners = order[is_winner]

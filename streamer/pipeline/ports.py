@@ -68,8 +68,40 @@ class FeatureStore(Protocol):
         ...
 
 
+class GroupListener(Protocol):
+    """Is told about the group, on the thread that polls, from inside `poll` and `wait`."""
+
+    def on_assigned(self, partitions: Sequence[Partition]) -> None:
+        """These are ours now; they are paused, until somebody resumes them."""
+        ...
+
+    def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """These go to another member when this returns; offsets may still be stored."""
+        ...
+
+    def on_lost(self, partitions: Sequence[Partition]) -> None:
+        """These are another member's already; storing offsets would be wrong."""
+        ...
+
+    def on_error(self, code: str, *, is_fatal: bool) -> None:
+        """The client reports an error; it goes on trying unless it is fatal."""
+        ...
+
+
 class RecordSource(Protocol):
-    """Where records come from. Rebalances happen inside `poll` and `wait`, on the same thread."""
+    """A member of a consumer group. Every call may raise BrokerUnavailable and be repeated.
+
+    Rebalances happen inside `poll` and `wait`, on the same thread.
+    """
+
+    @property
+    def owned(self) -> frozenset[Partition]:
+        """The partitions that are ours now."""
+        ...
+
+    def subscribe(self, listener: GroupListener) -> None:
+        """Join the group; partitions come later, through `listener`."""
+        ...
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
         """Return what has arrived, in order by partition; waits only while there is nothing."""
@@ -79,16 +111,28 @@ class RecordSource(Protocol):
         """Stay a member of the group without taking records; they come with a later `poll`."""
         ...
 
-    def pause(self) -> None:
-        """Deliver nothing until `resume`, also from partitions assigned meanwhile."""
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        """Deliver nothing from these until they are resumed."""
         ...
 
-    def resume(self) -> None:
-        """Deliver again."""
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        """Deliver from these again."""
+        ...
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Return the group's committed offsets, None where it has none."""
+        ...
+
+    def earliest(self, partition: Partition) -> int:
+        """Return the first offset that the topic still has."""
         ...
 
     def seek(self, partition: Partition, next_offset: int | None) -> None:
-        """Go on from `next_offset`, None for the earliest, and commit that lower offset."""
+        """Go on from `next_offset`, None for the earliest."""
+        ...
+
+    def lower_commit(self, partition: Partition, next_offset: int) -> None:
+        """Commit an offset below the committed one; the background commit would not."""
         ...
 
     def store_offsets(self, next_offsets: Mapping[Partition, int]) -> None:

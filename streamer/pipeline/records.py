@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from streamer.errors import RejectedRecord
 from streamer.events import (
-    MAX_AHEAD_MS,
     LATEST_EVENT_TIME_MS,
+    MAX_AHEAD_MS,
     EventType,
     RejectReason,
     decode_event,

@@ -25,7 +25,6 @@ from streamer.history import (
     ABSENT_DIGEST,
     HistoryBatch,
     Interactions,
-    MergeCounts,
     digests,
     encode,
     event_times_ms,
@@ -67,6 +66,25 @@ class Known:
     digests: NDArray[np.uint64]
     generations: NDArray[np.int64]
 
+    @classmethod
+    def nothing(cls, n_users: int) -> Known:
+        """Return what is known of users that the store has never seen."""
+        return cls(
+            HistoryBatch.empty(n_users),
+            np.full(n_users, ABSENT_DIGEST, np.uint64),
+            np.full(n_users, NO_GENERATION, np.int64),
+        )
+
+    def take(self, rows: NDArray[np.intp]) -> Known:
+        """Return a copy of the given rows, in their order."""
+        return Known(self.histories.take(rows), self.digests[rows], self.generations[rows])
+
+    def put(self, rows: NDArray[np.intp], other: Known) -> None:
+        """Overwrite the given rows with those of `other`, in place."""
+        self.histories.put(rows, other.histories)
+        self.digests[rows] = other.digests
+        self.generations[rows] = other.generations
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserWrites:
@@ -81,6 +99,7 @@ class UserWrites:
         features: n_users values of each variant; empty where they stay.
         is_forgotten: bool, shape (n_users,); the features of every variant ever used go first.
         is_tombstone: bool, shape (n_users,); the history holds no entry and may expire.
+        generation: Of the features; stored ones of a higher generation stay.
     """
 
     user_ids: Sequence[str]
@@ -89,6 +108,7 @@ class UserWrites:
     features: Mapping[str, Sequence[bytes]]
     is_forgotten: NDArray[np.bool_]
     is_tombstone: NDArray[np.bool_]
+    generation: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,14 +118,14 @@ class Plan:
     Attributes:
         writes: The compare-and-sets.
         after: What the store holds for users whose write succeeds.
-        merged: What became of the interactions.
+        outcomes: uint8, shape (n,); the `streamer.history.Outcome` of each interaction.
         n_folded: Users folded in, by variant.
         n_fold_rejected: Users whose solve failed its check, by variant.
     """
 
     writes: UserWrites
     after: Known
-    merged: MergeCounts
+    outcomes: NDArray[np.uint8]
     n_folded: Mapping[str, int]
     n_fold_rejected: Mapping[str, int]
 
@@ -143,7 +163,7 @@ def plan(
         The plan. A user is folded in when the history changed or the features are not known to
         be of the live generation. A failed solve leaves the stored features as they are.
     """
-    histories, merged = merge(known.histories, arrived)
+    histories, outcomes = merge(known.histories, arrived)
     after_digests = digests(histories)
     is_empty = histories.counts == 0
     has_nothing = is_empty & (histories.forgotten_before_ms == 0)
@@ -173,9 +193,10 @@ def plan(
         features=features,
         is_forgotten=histories.forgotten_before_ms != known.histories.forgotten_before_ms,
         is_tombstone=is_empty,
+        generation=0 if live is None else live.generation,
     )
     after = Known(histories, after_digests, generations)
-    return Plan(writes, after, merged, n_folded, n_fold_rejected)
+    return Plan(writes, after, outcomes, n_folded, n_fold_rejected)
 
 
 def count_unknown_items(arrived: Interactions, model: ItemModel) -> int:

@@ -1,0 +1,181 @@
+"""The composition root: the only place where adapters meet."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import redis
+import structlog
+
+from streamer.config import RedisSection, Settings
+from streamer.factors import FeatureDtype, RecencyFoldIn
+from streamer.kafka.dead_letters import KafkaDeadLetters
+from streamer.kafka.source import KafkaSource
+from streamer.kafka.topics import open_admin
+from streamer.kafka.watermarks import WatermarkMonitor
+from streamer.metrics import WorkerMetrics
+from streamer.models import read_pointer
+from streamer.runtime.cache import HistoryCache
+from streamer.runtime.checkpoint import Checkpoints
+from streamer.runtime.guards import Shutdown, Watchdog
+from streamer.runtime.health import HealthServer, health_of
+from streamer.runtime.live_model import LiveModelFollower
+from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
+from streamer.runtime.observer import LoopObserver
+from streamer.runtime.progress import Progress
+from streamer.runtime.startup import Startup, ensure_topics
+from streamer.runtime.updater import Updater
+from streamer.stores import RedisStore, connect, ping
+
+
+def redis_client(section: RedisSection) -> redis.Redis:
+    """Return a client for the configured Redis; nothing is sent yet."""
+    return connect(
+        section.url,
+        username=section.username,
+        password=section.password.get_secret_value() if section.password else None,
+        timeout_seconds=section.timeout_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process, wired but not started."""
+
+    settings: Settings
+    client: redis.Redis
+    source: KafkaSource
+    dead_letters: KafkaDeadLetters
+    loop: WorkerLoop
+    observer: LoopObserver
+    follower: LiveModelFollower
+    monitor: WatermarkMonitor
+    health: HealthServer
+    log: structlog.stdlib.BoundLogger
+
+    def run(self, *, wait: bool) -> None:
+        """Work until SIGTERM or SIGINT; main thread only.
+
+        Args:
+            wait: Wait for an unreachable Kafka or Redis at start, as long as it takes.
+
+        Raises:
+            TransientError: Kafka or Redis is unreachable at start, without `wait`.
+            RestartNeeded: The process cannot go on.
+        """
+        worker = self.settings.worker
+        Shutdown(self.loop.stop, worker.drain_timeout_seconds).install()
+        self.health.start()
+        try:
+            self._wait_for_others(None if wait else worker.start_timeout_seconds)
+            self._run()
+        finally:
+            self.client.close()
+            self.health.stop()
+        self.log.info("worker_stopped")
+
+    def _wait_for_others(self, timeout_seconds: float | None) -> None:
+        kafka = self.settings.kafka
+        admin = open_admin({**kafka.client, "bootstrap.servers": kafka.bootstrap_servers})
+        startup = Startup(timeout_seconds, lambda: self.loop.is_stopping, self.observer, self.log)
+        startup.wait_for(lambda: ping(self.client))
+        startup.wait_for(
+            lambda: ensure_topics(admin, kafka.topics, kafka.dead_letter_suffix, self.log)
+        )
+
+    def _run(self) -> None:
+        worker = self.settings.worker
+        watchdog = Watchdog(lambda: self.observer.turned_at, worker.watchdog_timeout_seconds)
+        self.follower.start(self.settings.models.poll_interval_seconds)
+        self.monitor.start()
+        self.observer.turned()
+        watchdog.start()
+        self.log.info(
+            "worker_started",
+            group_id=self.settings.kafka.group_id,
+            topics=self.settings.kafka.topics,
+            metrics_port=self.health.port,
+        )
+        try:
+            self.loop.run()
+        finally:
+            watchdog.stop()
+            self.dead_letters.close()
+            self.source.close()
+            self.monitor.stop()
+            self.follower.stop()
+
+
+def build_worker(settings: Settings) -> Worker:
+    """Wire a worker; binds its metrics port and connects to nothing yet.
+
+    Raises:
+        ConfigError: A client refuses its settings, or the port is taken.
+    """
+    log: structlog.stdlib.BoundLogger = structlog.get_logger()
+    kafka, section = settings.kafka, settings.worker
+    client = redis_client(settings.redis)
+    metrics = WorkerMetrics(kafka.topics, [settings.models.variant])
+    observer = LoopObserver(metrics, log, settings.metrics.delay_trace)
+    health = HealthServer(
+        settings.metrics.host,
+        settings.metrics.port,
+        metrics.registry,
+        lambda: health_of(observer),
+    )
+    store = RedisStore(
+        client,
+        kafka.group_id,
+        tombstone_days=settings.redis.tombstone_days,
+        expire_after_days=settings.redis.expire_after_days,
+    )
+    source = KafkaSource(
+        kafka.client, kafka.bootstrap_servers, kafka.group_id, kafka.topics, kafka.group_protocol
+    )
+    dead_letters = KafkaDeadLetters(kafka.client, kafka.bootstrap_servers, kafka.dead_letter_suffix)
+    progress = Progress(time.time)
+    metrics.watch_partitions(progress.gauges)
+    follower = LiveModelFollower(
+        lambda: read_pointer(client, settings.models.variant),
+        settings.models.directory,
+        settings.models.variant,
+        RecencyFoldIn(),
+        metrics,
+        log,
+    )
+    updater = Updater(
+        store,
+        HistoryCache(section.cache_users),
+        FeatureDtype[settings.features.dtype.upper()],
+        time.time,
+        time.sleep,
+    )
+    metrics.cache_users.set_function(lambda: updater.n_cached_users)
+    loop = WorkerLoop(
+        LoopParts(
+            source,
+            dead_letters,
+            updater,
+            Checkpoints(store, source, progress, metrics, log),
+            follower.current,
+            observer,
+        ),
+        LoopSettings(
+            section.batch_records,
+            section.poll_timeout_seconds,
+            section.checkpoint_interval_seconds,
+            section.drain_timeout_seconds,
+        ),
+        log,
+    )
+    monitor = WatermarkMonitor(
+        kafka.client,
+        kafka.bootstrap_servers,
+        progress.partitions,
+        progress.observe_watermarks,
+        section.checkpoint_interval_seconds,
+    )
+    return Worker(
+        settings, client, source, dead_letters, loop, observer, follower, monitor, health, log
+    )

@@ -1,0 +1,134 @@
+"""`streamer model`: train, check, show and publish item models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import redis
+
+from streamer.cli.model_train import train_command
+from streamer.config import Settings, load_settings
+from streamer.models import check_model, publish, read_pointer
+from streamer.models.summary import summarize
+from streamer.stores.client import connect
+
+FOLDER: Final = click.Path(path_type=Path)
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object instead.")
+
+
+@click.group()
+def command() -> None:
+    """Train, check, show and publish item models."""
+
+
+command.add_command(train_command)
+
+
+@command.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@json_option
+def check(folder: Path, as_json: bool) -> None:
+    """Say whether a model may be used. Exit 1 and one line if it must be refused."""
+    checked = check_model(folder)
+    manifest = checked.manifest
+    if as_json:
+        answer = {
+            "model_id": manifest.model_id,
+            "n_items": manifest.n_items,
+            "n_factors": manifest.n_factors,
+            "warnings": checked.warnings,
+        }
+        click.echo(json.dumps(answer))
+        return
+    click.echo(
+        f"OK {folder}: {manifest.n_items} items x {manifest.n_factors} factors, "
+        f"model {manifest.model_id}"
+    )
+    for warning in checked.warnings:
+        click.echo(f"warning: {warning}")
+
+
+@command.command()
+@click.argument("folder", metavar="[DIR]", type=FOLDER, required=False)
+@click.option("--variant", help="Show the live model of this variant instead.")
+@config_option
+@json_option
+def show(folder: Path | None, variant: str | None, config: Path | None, as_json: bool) -> None:
+    """Show a model's manifest and key numbers.
+
+    Give DIR, or --variant for the model that is live now.
+    """
+    if (folder is None) == (variant is None):
+        raise click.UsageError("give DIR or --variant, one of them")
+    answer: dict[str, Any] = {}
+    if variant is not None:
+        settings = load_settings(config)
+        pointer = read_pointer(_connect(settings), variant)
+        if pointer is None:
+            raise click.ClickException(f"variant {variant} has no live model yet")
+        answer = {"variant": variant, **asdict(pointer)}
+        folder = settings.models.directory / pointer.model_id
+    assert folder is not None
+    checked = check_model(folder)
+    manifest = asdict(checked.manifest)
+    params, notes = manifest.pop("params"), manifest.pop("notes")
+    answer |= {
+        "folder": str(folder),
+        **manifest,
+        **params,
+        **notes,
+        **asdict(summarize(checked.model)),
+    }
+    answer["warnings"] = checked.warnings
+    click.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+
+
+@command.command("publish")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--variant", help="Default: models.variant of the configuration.")
+@config_option
+@json_option
+def publish_command(folder: Path, variant: str | None, config: Path | None, as_json: bool) -> None:
+    """Make a model the live one.
+
+    It is copied to models.directory, and the variant's generation is raised. Workers and readers switch within a second. Publishing the model before it again rolls back.
+    """
+    settings = load_settings(config)
+    variant = settings.models.variant if variant is None else variant
+    client = _connect(settings)
+    before = read_pointer(client, variant)
+    pointer = publish(client, settings.models.directory, folder, variant)
+    is_new = before is None or before.generation != pointer.generation
+    if as_json:
+        click.echo(json.dumps({"variant": variant, "published": is_new, **asdict(pointer)}))
+        return
+    what = "is live now as" if is_new else "was live already, still"
+    click.echo(f"{variant}: model {pointer.model_id} {what} generation {pointer.generation}")
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    """One line a fact; whatever has parts is JSON."""
+    width = max(map(len, answer))
+    return [
+        f"{name:{width}}  {json.dumps(value) if isinstance(value, dict | tuple) else value}"
+        for name, value in answer.items()
+    ]
+
+
+def _connect(settings: Settings) -> redis.Redis:
+    section = settings.redis
+    password = section.password.get_secret_value() if section.password else None
+    return connect(
+        section.url,
+        username=section.username,
+        password=password,
+        timeout_seconds=section.timeout_seconds,
+    )

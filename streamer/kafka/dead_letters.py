@@ -1,0 +1,120 @@
+"""Dead letters: rejected records, kept with their reason so that they can be sent again.
+
+A letter has the original key, value, headers and time, and headers `reason`, `topic`, `partition`
+and `offset`. One that is too large to be kept whole holds the SHA-256 and the size of its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Final
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from streamer.errors import BrokerUnavailable
+from streamer.events import MAX_VALUE_BYTES
+from streamer.kafka.client import SILENT_LOGGER, broker_errors, client_settings
+from streamer.pipeline.records import Record, Rejected
+
+MAX_LETTER_BYTES: Final = 2 * MAX_VALUE_BYTES
+"""Of value, key and headers together; a letter must never be too large for the broker."""
+
+
+class KafkaDeadLetters:
+    """A producer of dead letters; at least once, and never counted before it is safe."""
+
+    def __init__(self, client: Mapping[str, str], bootstrap_servers: str, suffix: str) -> None:
+        """Connect in the background.
+
+        Args:
+            client: Settings of librdkafka, passed through.
+            bootstrap_servers: host:port, comma-separated.
+            suffix: Appended to a record's topic.
+        """
+        self._suffix = suffix
+        self._n_pending = 0
+        self._failed: list[Rejected] = []
+        self._last_error = ""
+        with broker_errors("creating a producer"):
+            self._producer = Producer(
+                client_settings(
+                    client,
+                    bootstrap_servers,
+                    {"acks": "all", "enable.idempotence": True, "linger.ms": 5},
+                ),
+                logger=SILENT_LOGGER,
+            )
+
+    def send(self, rejected: Sequence[Rejected]) -> None:
+        """Hand letters to the producer."""
+        for letter in rejected:
+            self._send_one(letter)
+
+    def is_delivered(self, timeout_seconds: float) -> bool:
+        """Wait for delivery reports; true when every letter sent so far is safe.
+
+        Raises:
+            BrokerUnavailable: Some were refused; the next call sends them again.
+        """
+        if self._failed:
+            again, self._failed = self._failed, []
+            self.send(again)
+        if self._n_pending:
+            self._producer.flush(timeout_seconds)
+        if self._failed:
+            raise BrokerUnavailable(
+                f"{len(self._failed)} dead letters were refused: {self._last_error}",
+                kind="dead_letter",
+            )
+        return self._n_pending == 0
+
+    def close(self) -> None:
+        """Give up what is still under way; its records are not acknowledged and come again."""
+        self._producer.purge()
+        self._producer.poll(0)
+
+    def _send_one(self, letter: Rejected) -> None:
+        record = letter.record
+        is_whole = _size(record) <= MAX_LETTER_BYTES and len(record.value or b"") <= MAX_VALUE_BYTES
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            self._n_pending -= 1
+            if error is not None:
+                self._last_error = error.str()
+                self._failed.append(letter)
+
+        try:
+            self._producer.produce(
+                record.partition.topic + self._suffix,
+                key=record.key if is_whole else None,
+                value=record.value if is_whole else _stand_in(record),
+                headers=[*(record.headers if is_whole else ()), *_headers(letter)],
+                timestamp=max(record.timestamp_ms, 0),
+                on_delivery=on_delivery,
+            )
+        except BufferError:
+            self._last_error = "the producer's queue is full"
+            self._failed.append(letter)
+        else:
+            self._n_pending += 1
+
+
+def _headers(letter: Rejected) -> list[tuple[str, bytes]]:
+    record = letter.record
+    return [
+        ("reason", letter.reason.encode()),
+        ("topic", record.partition.topic.encode()),
+        ("partition", str(record.partition.number).encode()),
+        ("offset", str(record.offset).encode()),
+    ]
+
+
+def _size(record: Record) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.value or b"") + len(record.key or b"") + headers
+
+
+def _stand_in(record: Record) -> bytes:
+    value = record.value or b""
+    return b'{"sha256":"%s","size":%d}' % (sha256(value).hexdigest().encode(), len(value))

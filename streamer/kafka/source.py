@@ -1,0 +1,274 @@
+"""Records from a consumer group: the source of the worker's loop.
+
+Offsets are committed by the client in the background, and only those that were stored. Nothing here
+commits synchronously: against a frozen broker that blocks for minutes and no signal is handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from streamer.kafka.client import (
+    SILENT_LOGGER,
+    broker_errors,
+    client_settings,
+    record_of,
+    topic_partition,
+)
+from streamer.pipeline.ports import GroupListener
+from streamer.pipeline.records import Partition, Record
+
+OFFSET_QUERY_SECONDS: Final = 1.0
+"""Bound of the few requests that the loop waits for: committed offsets and watermarks."""
+
+_UNSUPPORTED: Final = frozenset(
+    {
+        KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001  librdkafka's own code
+        KafkaError.UNSUPPORTED_VERSION,
+    }
+)
+
+
+class KafkaSource:
+    """A member of a consumer group, with the newest group protocol that the broker offers."""
+
+    def __init__(
+        self,
+        client: Mapping[str, str],
+        bootstrap_servers: str,
+        group_id: str,
+        topics: Sequence[str],
+        protocol: Literal["auto", "consumer", "classic"],
+    ) -> None:
+        """Keep the settings; `subscribe` connects.
+
+        Args:
+            client: Settings of librdkafka, passed through.
+            bootstrap_servers: host:port, comma-separated.
+            group_id: The consumer group.
+            topics: What to read.
+            protocol: `auto` falls back to `classic` when the broker refuses `consumer`.
+        """
+        self._settings = client_settings(
+            client,
+            bootstrap_servers,
+            {
+                "group.id": group_id,
+                "enable.auto.offset.store": False,
+                "enable.auto.commit": True,
+                "auto.commit.interval.ms": 1000,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 10,
+                "fetch.queue.backoff.ms": 20,
+                "queued.min.messages": 20_000,
+                # Topics and partitions that appear later are found within this time.
+                "topic.metadata.refresh.interval.ms": 5000,
+            },
+        )
+        self._topics = list(topics)
+        self._protocol: Literal["consumer", "classic"] = (
+            "classic" if protocol == "classic" else "consumer"
+        )
+        self._may_fall_back = protocol == "auto"
+        self._consumer: Consumer | None = None
+        self._listener: GroupListener | None = None
+        self._owned: set[Partition] = set()
+        self._backlog: list[Record] = []
+
+    @property
+    def owned(self) -> frozenset[Partition]:
+        """The partitions that are ours now."""
+        return frozenset(self._owned)
+
+    @property
+    def protocol(self) -> str:
+        """The group protocol in use."""
+        return self._protocol
+
+    def subscribe(self, listener: GroupListener) -> None:
+        """Join the group; partitions come later, through `listener`."""
+        self._listener = listener
+        self._open()
+
+    def check_broker(self, timeout_seconds: float) -> list[str]:
+        """Ask the broker for our topics; return those that do not exist yet.
+
+        Raises:
+            BrokerUnavailable: No answer in time.
+        """
+        with broker_errors("reading the cluster's metadata"):
+            metadata = self._live.list_topics(timeout=timeout_seconds)
+        return [topic for topic in self._topics if topic not in metadata.topics]
+
+    def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
+        """Return what has arrived; waits only while there is nothing."""
+        if self._backlog:
+            records, self._backlog = self._backlog[:max_records], self._backlog[max_records:]
+            return records
+        with broker_errors("consuming"):
+            messages = self._live.consume(max_records, 0)
+            if not messages:
+                # consume() would wait for a whole batch; poll() returns with the first record.
+                first = self._live.poll(timeout_seconds)
+                if first is not None:
+                    messages = [first, *self._live.consume(max_records - 1, 0)]
+        return self._records(messages)
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Stay a member for a while; a record that was on its way is kept for the next poll."""
+        with broker_errors("staying in the group"):
+            message = self._live.poll(timeout_seconds)
+        if message is not None:
+            self._backlog += self._records([message])
+
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        """Deliver nothing from these until they are resumed. A new partition is paused too."""
+        mine = [topic_partition(partition) for partition in partitions if partition in self._owned]
+        if mine:
+            with broker_errors("pausing"):
+                self._live.pause(mine)
+
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        """Deliver from these again."""
+        mine = [topic_partition(partition) for partition in partitions if partition in self._owned]
+        if mine:
+            with broker_errors("resuming"):
+                self._live.resume(mine)
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Return the group's committed offsets, None where it has none."""
+        with broker_errors("reading committed offsets"):
+            found = self._live.committed(
+                [topic_partition(partition) for partition in partitions],
+                timeout=OFFSET_QUERY_SECONDS,
+            )
+        return {
+            Partition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in found
+        }
+
+    def earliest(self, partition: Partition) -> int:
+        """Return the first offset that the topic still has."""
+        with broker_errors("reading watermarks"):
+            low, _ = self._live.get_watermark_offsets(
+                topic_partition(partition), timeout=OFFSET_QUERY_SECONDS
+            )
+        return int(low)
+
+    def seek(self, partition: Partition, next_offset: int | None) -> None:
+        """Go on from `next_offset`, None for the earliest."""
+        offset = OFFSET_BEGINNING if next_offset is None else next_offset
+        with broker_errors("seeking"):
+            self._live.seek(topic_partition(partition, offset))
+        self._drop_backlog({partition})
+
+    def lower_commit(self, partition: Partition, next_offset: int) -> None:
+        """Commit an offset below the committed one, without waiting.
+
+        The background commit never lowers an offset, so this one is explicit; and the stored
+        offset is lowered with it, or the next background commit would raise it again.
+        """
+        lowered = [topic_partition(partition, next_offset)]
+        with broker_errors("committing a lower offset"):
+            self._live.store_offsets(offsets=lowered)
+            self._live.commit(offsets=lowered, asynchronous=True)
+
+    def store_offsets(self, next_offsets: Mapping[Partition, int]) -> None:
+        """Let the background commit have these; partitions that are not ours are dropped."""
+        for partition, next_offset in next_offsets.items():
+            if partition not in self._owned:
+                continue
+            try:
+                self._live.store_offsets(offsets=[topic_partition(partition, next_offset)])
+            except KafkaException as exception:
+                # Erroneous state: it was taken from us a moment ago. Its new owner repeats the
+                # records, which changes nothing.
+                if exception.args[0].code() != KafkaError._STATE:  # noqa: SLF001
+                    raise
+
+    def close(self) -> None:
+        """Commit what is stored and leave the group; may take as long as the broker does."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    @property
+    def _live(self) -> Consumer:
+        assert self._consumer is not None, "subscribe() comes first"
+        return self._consumer
+
+    def _open(self) -> None:
+        group = (
+            {"group.protocol": "consumer", "group.remote.assignor": "range"}
+            if self._protocol == "consumer"
+            else {"group.protocol": "classic", "partition.assignment.strategy": "range"}
+        )
+        with broker_errors("creating a consumer"):
+            self._consumer = Consumer(
+                {**group, **self._settings, "error_cb": self._on_error}, logger=SILENT_LOGGER
+            )
+            self._consumer.subscribe(
+                self._topics,
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+
+    def _records(self, messages: Sequence[Message]) -> list[Record]:
+        records: list[Record] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._on_error(error)
+                continue
+            records.append(record_of(message))
+        return records
+
+    def _drop_backlog(self, partitions: set[Partition]) -> None:
+        self._backlog = [record for record in self._backlog if record.partition not in partitions]
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        if self._protocol == "consumer":
+            consumer.incremental_assign(assigned)
+        else:
+            consumer.assign(assigned)
+        partitions = [Partition(tp.topic, tp.partition) for tp in assigned]
+        self._owned |= set(partitions)
+        self.pause(partitions)  # until the marks have been read: Redis may have forgotten
+        self._tell(lambda listener: listener.on_assigned(partitions))
+
+    def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:
+        partitions = [Partition(tp.topic, tp.partition) for tp in revoked]
+        self._tell(lambda listener: listener.on_revoked(partitions))
+        self._forget(partitions)
+
+    def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
+        partitions = [Partition(tp.topic, tp.partition) for tp in lost]
+        self._forget(partitions)
+        self._tell(lambda listener: listener.on_lost(partitions))
+
+    def _forget(self, partitions: Sequence[Partition]) -> None:
+        self._owned -= set(partitions)
+        self._drop_backlog(set(partitions))
+
+    def _on_error(self, error: KafkaError) -> None:
+        if self._protocol == "consumer" and self._may_fall_back and error.code() in _UNSUPPORTED:
+            # The broker is older than the protocol; nothing was assigned yet.
+            self._protocol = "classic"
+            self.close()
+            self._open()
+            return
+        self._tell(lambda listener: listener.on_error(error.name(), is_fatal=error.fatal()))
+
+    def _tell(self, call: Callable[[GroupListener], None]) -> None:
+        if self._listener is not None:
+            call(self._listener)

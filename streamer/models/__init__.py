@@ -1,0 +1,25 @@
+"""Item models: a folder on disk, the pointer that makes one live, and a small trainer."""
+
+from streamer.models.content_id import content_id
+from streamer.models.folder import CheckedModel, check_model, load_model, read_manifest
+from streamer.models.folder_writer import write_model
+from streamer.models.manifest import Manifest, ModelNotes
+from streamer.models.pointer import Pointer, decode_pointer, encode_pointer, pointer_key
+from streamer.models.publish import publish, read_pointer
+
+__all__ = [
+    "CheckedModel",
+    "Manifest",
+    "ModelNotes",
+    "Pointer",
+    "check_model",
+    "content_id",
+    "decode_pointer",
+    "encode_pointer",
+    "load_model",
+    "pointer_key",
+    "publish",
+    "read_manifest",
+    "read_pointer",
+    "write_model",
+]

@@ -1,0 +1,131 @@
+"""Publishing: a checked model becomes the live one of a variant.
+
+In this order, so that whoever follows the pointer finds the model: check, copy into the shared
+directory, register the variant, raise the generation. A failure at any step leaves the live model
+live, and publishing again finishes the work.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from streamer.errors import ModelError, StoreUnavailable
+from streamer.models.content_id import content_id
+from streamer.models.folder import FILES, check_model, load_model
+from streamer.models.folder_writer import staged
+from streamer.models.pointer import (
+    VARIANTS_KEY,
+    Pointer,
+    decode_pointer,
+    encode_pointer,
+    next_pointer,
+    pointer_key,
+)
+
+MAX_ATTEMPTS: Final = 100
+"""Of one publish, each of them lost to another publish of the same variant."""
+
+_COMPARE_AND_SET: Final = """
+if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2])
+  return 1
+end
+return 0
+"""
+
+
+def publish(redis_client: redis.Redis, directory: Path, folder: Path, variant: str) -> Pointer:
+    """Make a model the live one of a variant; workers and readers switch within a second.
+
+    May be called twice: a model that is already live keeps its generation.
+
+    Args:
+        redis_client: With ``decode_responses=False``.
+        directory: Shared by publishers, workers and readers; the model is copied to
+            ``directory/MODEL_ID``.
+        folder: The model.
+        variant: Its name, ``[a-z0-9_-]{1,32}``.
+
+    Returns:
+        The pointer that is live now.
+
+    Raises:
+        ModelError: The model must be refused, or another one carries its id; the live one stays.
+        StoreUnavailable: Redis did not answer; whether the model is live is unknown.
+    """
+    key = pointer_key(variant)
+    model_id = _install(directory, folder)
+    with _store_errors():
+        # First the set: a variant with features that forgetting does not know would keep them.
+        redis_client.sadd(VARIANTS_KEY, variant)
+        return _point(redis_client, key, model_id)
+
+
+def read_pointer(redis_client: redis.Redis, variant: str) -> Pointer | None:
+    """Return which model is live, or None before the first publish.
+
+    Raises:
+        ModelError: The value is not a pointer; names the key.
+        StoreUnavailable: Redis did not answer.
+    """
+    with _store_errors():
+        key = pointer_key(variant)
+        return _decode(key, redis_client.get(key))
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis: {str(error)[:200]}") from error
+
+
+def _point(redis_client: redis.Redis, key: str, model_id: str) -> Pointer:
+    """Raise the generation by compare-and-set, so that no publish undoes or repeats another's."""
+    for _ in range(MAX_ATTEMPTS):
+        value = redis_client.get(key)
+        live = _decode(key, value)
+        pointer = next_pointer(live, model_id)
+        if pointer == live:
+            return pointer
+        if redis_client.eval(_COMPARE_AND_SET, 1, key, value or b"", encode_pointer(pointer)):
+            return pointer
+    raise StoreUnavailable(f"{key}: {MAX_ATTEMPTS} other publishes came first; publish again")
+
+
+def _decode(key: str, value: bytes | str | None) -> Pointer | None:
+    if value is None:
+        return None
+    try:
+        return decode_pointer(value)
+    except ModelError as error:
+        raise ModelError(f"Redis key {key}: {error}") from error
+
+
+def _install(directory: Path, folder: Path) -> str:
+    """Copy the model to ``directory/MODEL_ID`` unless it is there; return its id."""
+    checked = check_model(folder)
+    model_id = checked.manifest.model_id
+    installed = directory / model_id
+    if not installed.exists():
+        try:
+            with staged(installed) as staging:
+                for name in FILES:
+                    shutil.copyfile(folder / name, staging / name)
+        except ModelError:
+            # Another publish of the same model may have been faster; then it is there now.
+            if not installed.exists():
+                raise
+    if content_id(load_model(installed)) != content_id(checked.model):
+        raise ModelError(
+            f"{installed}: another model with the id {model_id} is there; its writer must give "
+            "different models different ids"
+        )
+    return model_id

@@ -1,0 +1,1 @@
+"""The worker: its loop, checkpoints and rewinds, shutdown, watchdog and health."""

@@ -1,0 +1,162 @@
+"""Marks, offsets, freshness, and the rewind when Redis has forgotten acknowledged writes.
+
+The order is the argument: data, then the mark that vouches for it, then the offset. A mark that is
+behind what this worker wrote means that the data it vouched for may be gone too (they share one
+replication stream), so the partition is read again from the mark; merging again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from streamer.metrics import WorkerMetrics
+from streamer.pipeline.ports import FeatureStore, MarkMove, RecordSource
+from streamer.pipeline.records import Partition
+from streamer.runtime.progress import Progress
+
+
+class Checkpoints:
+    """Where each partition of ours stands: in the loop, in Redis, in Kafka."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        source: RecordSource,
+        progress: Progress,
+        metrics: WorkerMetrics,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._progress = progress
+        self._metrics = metrics
+        self._log = log
+        self._waiting: dict[Partition, bool] = {}
+        """Partitions that deliver nothing until they are admitted; whether as a rewind."""
+        self._marks: dict[Partition, int | None] = {}
+        """The mark of each admitted partition, as we last saw it."""
+        self._next_offsets: dict[Partition, int] = {}
+        """Applied, but not yet vouched for."""
+
+    @property
+    def admitted(self) -> list[Partition]:
+        """Partitions that may deliver."""
+        return list(self._marks)
+
+    @property
+    def is_admitting(self) -> bool:
+        """Whether any partition waits to be admitted."""
+        return bool(self._waiting)
+
+    def assign(self, partitions: Sequence[Partition]) -> None:
+        """Let new partitions wait until their marks have been read."""
+        self._waiting.update(dict.fromkeys(partitions, False))
+
+    def drop(self, partitions: Sequence[Partition]) -> None:
+        """Forget partitions that are no longer ours."""
+        for partition in partitions:
+            self._waiting.pop(partition, None)
+            self._marks.pop(partition, None)
+            self._next_offsets.pop(partition, None)
+        self._progress.end(partitions)
+
+    def applied(self, partition: Partition, next_offset: int, append_time_ms: int) -> None:
+        """Everything of the partition before `next_offset` is in the store."""
+        if partition in self._marks:
+            self._next_offsets[partition] = next_offset
+            self._progress.apply(partition, next_offset, append_time_ms)
+
+    def admit(self) -> bool:
+        """Start every waiting partition from what both Redis and Kafka vouch for.
+
+        Returns:
+            Whether any of them was rewound: cached histories may be gone from Redis too.
+
+        Raises:
+            TransientError: Redis or Kafka did not answer; call again.
+        """
+        waiting = dict(self._waiting)
+        marks = self._store.read_marks(list(waiting))
+        committed = self._source.committed(list(waiting))
+        any_rewound = False
+        for partition, is_rewind in waiting.items():
+            mark, commit = marks[partition], committed[partition]
+            # Kafka has never heard of this group: everything is yet to be read.
+            start = None if mark is None or commit is None else min(mark, commit)
+            forgot = False
+            if commit is not None and (mark is None or mark < commit):
+                forgot = True
+                self._lower(partition, mark, commit)
+            self._source.seek(partition, start)
+            if forgot or is_rewind:
+                any_rewound = True
+                self._count_rewind(partition, mark)
+            self._marks[partition] = mark
+            self._progress.begin(partition, start)
+            self._source.resume([partition])
+            self._waiting.pop(partition, None)
+        return any_rewound
+
+    def save(self, partitions: Sequence[Partition] | None = None) -> None:
+        """Move marks, then store the offsets they vouch for; find out if Redis forgot.
+
+        Args:
+            partitions: Which; None for all of ours.
+
+        Raises:
+            StoreUnavailable: Nothing was stored in Kafka; call again.
+        """
+        mine = self._marks if partitions is None else set(partitions) & set(self._marks)
+        moves = {p: MarkMove(self._marks[p], self._next_offsets.get(p)) for p in mine}
+        stored = self._store.move_marks(moves)
+        vouched: dict[Partition, int] = {}
+        for partition, (expected, next_offset) in moves.items():
+            mark = stored[partition]
+            is_ours = mark == (expected if next_offset is None else next_offset)
+            if not is_ours and expected is not None and (mark is None or mark < expected):
+                self._begin_rewind(partition)
+                continue
+            self._marks[partition] = mark
+            if next_offset is not None and mark is not None and mark >= next_offset:
+                vouched[partition] = next_offset
+                del self._next_offsets[partition]
+        self._source.store_offsets(vouched)
+
+    def publish_freshness(self) -> None:
+        """Tell readers how fresh each partition is."""
+        fresh_ms = self._progress.fresh_ms()
+        self._store.write_fresh({p: ms for p, ms in fresh_ms.items() if p in self._marks})
+
+    def _begin_rewind(self, partition: Partition) -> None:
+        self._source.pause([partition])
+        self._marks.pop(partition, None)
+        self._next_offsets.pop(partition, None)
+        self._waiting[partition] = True
+
+    def _lower(self, partition: Partition, mark: int | None, commit: int) -> None:
+        """Commit where Redis's memory ends, and say so if the topic no longer reaches there."""
+        earliest = self._source.earliest(partition)
+        lowered = earliest if mark is None else mark
+        if lowered < earliest or (mark is None and earliest > 0):
+            self._log.error(
+                "rewind_incomplete",
+                topic=partition.topic,
+                partition=partition.number,
+                wanted_offset=mark or 0,
+                earliest_offset=earliest,
+                remedy="the topic no longer holds the records between; restore Redis from a copy",
+            )
+        self._source.lower_commit(partition, min(commit, max(lowered, earliest)))
+
+    def _count_rewind(self, partition: Partition, mark: int | None) -> None:
+        cause = "mark_missing" if mark is None else "mark_behind"
+        self._metrics.rewinds.labels(cause).inc()
+        self._log.warning(
+            "partition_rewound",
+            topic=partition.topic,
+            partition=partition.number,
+            cause=cause,
+            next_offset=mark,
+        )

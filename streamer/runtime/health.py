@@ -1,0 +1,131 @@
+"""One port for /metrics, /livez and /readyz.
+
+Liveness is about this process alone: a broker or a Redis that is away must not restart the fleet.
+Readiness is about being useful: never ready while nothing could move.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from socketserver import ThreadingMixIn
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from streamer.errors import ConfigError
+from streamer.metrics import WorkerState
+from streamer.runtime.observer import LoopObserver
+
+LIVE_SECONDS: Final = 60.0
+"""A loop that has not turned for so long is not alive; well below max.poll.interval.ms / 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the probes say, and why.
+
+    Attributes:
+        is_live: The loop turns.
+        is_ready: It consumes, or rightly has nothing to consume.
+        state: What the loop is doing.
+        heartbeat_age_seconds: Since it last turned.
+        partitions: How many are ours.
+    """
+
+    is_live: bool
+    is_ready: bool
+    state: str
+    heartbeat_age_seconds: float
+    partitions: int
+
+
+def health_of(observer: LoopObserver) -> Health:
+    """Judge a loop by what it last said of itself."""
+    age = time.monotonic() - observer.turned_at
+    is_live = age < LIVE_SECONDS
+    moves = observer.present_state in {WorkerState.RUNNING, WorkerState.IDLE}
+    return Health(
+        is_live=is_live,
+        is_ready=is_live and moves,
+        state=str(observer.present_state),
+        heartbeat_age_seconds=round(age, 3),
+        partitions=observer.n_owned,
+    )
+
+
+class HealthServer:
+    """Serves scrapes and probes from threads of its own."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        health: Callable[[], Health],
+    ) -> None:
+        """Bind at once; 0 takes a free port.
+
+        Raises:
+            ConfigError: The address cannot be bound.
+        """
+        self._metrics_app = make_wsgi_app(registry)
+        self._health = health
+        try:
+            self._server = make_server(
+                host, port, self._serve, server_class=_ThreadingServer, handler_class=_QuietHandler
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"[metrics] port: cannot listen on {host}:{port}: {error.strerror}; 0 takes a free "
+                "one"
+            ) from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="health", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that was bound."""
+        return int(self._server.server_port)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _serve(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            body: Iterable[bytes] = self._metrics_app(environ, start_response)
+            return body
+        health = self._health()
+        verdicts = {"/livez": health.is_live, "/readyz": health.is_ready}
+        if path not in verdicts:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"try /metrics, /livez or /readyz\n"]
+        status = "200 OK" if verdicts[path] else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "application/json")])
+        return [json.dumps(asdict(health)).encode() + b"\n"]
+
+
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = 10  # seconds; a client that says nothing must not hold a thread for ever
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401  the signature is http.server's
+        """Say nothing: probes come every few seconds."""

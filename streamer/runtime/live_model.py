@@ -1,0 +1,132 @@
+"""Follows a variant's pointer: a thread that loads the live model beside the loop.
+
+The loop takes `current` between two batches, so a batch is folded in with one model throughout.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from streamer.errors import ModelError, StoreUnavailable
+from streamer.factors import Learner
+from streamer.metrics import WorkerMetrics
+from streamer.models import Pointer, load_model
+from streamer.pipeline.step import LiveModel
+
+
+class LiveModelFollower:
+    """Keeps the live model of one variant at hand."""
+
+    def __init__(
+        self,
+        read_pointer: Callable[[], Pointer | None],
+        directory: Path,
+        variant: str,
+        learner: Learner,
+        metrics: WorkerMetrics,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """Keep the parts; `start` begins to follow.
+
+        Args:
+            read_pointer: Asks the store; called on the follower's thread.
+            directory: Where published models are.
+            variant: Which pointer this is.
+            learner: What the variant folds in with.
+            metrics: The worker's.
+            log: The worker's.
+        """
+        self._read_pointer = read_pointer
+        self._directory = directory
+        self._variant = variant
+        self._learner = learner
+        self._metrics = metrics
+        self._log = log
+        self._current: LiveModel | None = None
+        self._refused: Pointer | None = None
+        self._has_said_missing = False
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def current(self) -> LiveModel | None:
+        """Return the live model, or None while nothing usable is published."""
+        return self._current
+
+    def start(self, interval_seconds: float) -> None:
+        """Look once, on this thread, then keep looking on one of our own."""
+        self.look()
+        self._thread = threading.Thread(
+            target=self._run, args=(interval_seconds,), name="live-model", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def look(self) -> None:
+        """Follow the pointer once; whatever is wrong leaves the present model live."""
+        try:
+            pointer = self._read_pointer()
+            if pointer is None:
+                self._say_missing()
+            elif pointer != self._refused and not self._is_current(pointer):
+                self._load(pointer)
+        except StoreUnavailable:
+            return  # the loop notices that too, and says so
+        except ModelError as error:
+            self._refuse(None, error)
+
+    def _run(self, interval_seconds: float) -> None:
+        while not self._stopping.wait(interval_seconds):
+            self.look()
+
+    def _is_current(self, pointer: Pointer) -> bool:
+        live = self._current
+        return live is not None and live.generation == pointer.generation
+
+    def _load(self, pointer: Pointer) -> None:
+        live = self._current
+        try:
+            if live is not None and f"{live.model.model_id:016x}" == pointer.model_id:
+                model = live.model
+            else:
+                model = load_model(self._directory / pointer.model_id)
+        except ModelError as error:
+            self._refuse(pointer, error)
+            return
+        self._current = LiveModel(self._variant, pointer.generation, model, self._learner)
+        info = self._metrics.model_info
+        if live is not None:
+            info.remove(self._variant, f"{live.model.model_id:016x}")
+        info.labels(self._variant, pointer.model_id).set(1)
+        self._metrics.model_loaded.labels(self._variant).set_to_current_time()
+        self._log.info(
+            "model_loaded",
+            variant=self._variant,
+            model_id=pointer.model_id,
+            generation=pointer.generation,
+            n_items=model.n_items,
+            n_factors=model.n_factors,
+        )
+
+    def _refuse(self, pointer: Pointer | None, error: ModelError) -> None:
+        if pointer is not None or self._refused is None:
+            self._metrics.model_errors.labels(self._variant).inc()
+            self._log.error("model_refused", variant=self._variant, error=str(error))
+        self._refused = pointer or self._refused
+
+    def _say_missing(self) -> None:
+        if not self._has_said_missing:
+            self._has_said_missing = True
+            self._log.warning(
+                "model_missing",
+                variant=self._variant,
+                remedy="histories are kept; run `streamer model publish DIR` to fold them in",
+            )

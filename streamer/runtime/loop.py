@@ -1,0 +1,290 @@
+"""The worker's loop: poll, learn, dead-letter, vouch. One thread, one order, visible in `turn`."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import structlog
+
+from streamer.errors import (
+    BrokerUnavailable,
+    RestartNeeded,
+    StoreUnavailable,
+    TransientError,
+)
+from streamer.metrics import WorkerState
+from streamer.pipeline.ports import DeadLetters, RecordSource
+from streamer.pipeline.records import Decoder, Partition, Record, Rejected
+from streamer.pipeline.step import LiveModel
+from streamer.runtime.checkpoint import Checkpoints
+from streamer.runtime.observer import LoopObserver
+from streamer.runtime.updater import Updater
+
+T = TypeVar("T")
+
+MAX_BACK_OFF_SECONDS: Final = 2.0
+WAIT_SLICE_SECONDS: Final = 0.1
+DELIVERY_SLICE_SECONDS: Final = 0.1
+
+
+class Abandoned(Exception):
+    """The worker is stopping and the batch in hand could not be finished in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How the loop turns.
+
+    Attributes:
+        batch_records: At most so many records a batch.
+        poll_timeout_seconds: Longest wait for a record.
+        checkpoint_interval_seconds: Between marks, stored offsets and freshness.
+        drain_timeout_seconds: How long a stopping loop tries to finish the batch in hand.
+    """
+
+    batch_records: int
+    poll_timeout_seconds: float
+    checkpoint_interval_seconds: float
+    drain_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoopParts:
+    """What the loop is made of."""
+
+    source: RecordSource
+    dead_letters: DeadLetters
+    updater: Updater
+    checkpoints: Checkpoints
+    live_model: Callable[[], LiveModel | None]
+    observer: LoopObserver
+
+
+class WorkerLoop:
+    """Turns until it is told to stop; safe to kill between any two statements."""
+
+    def __init__(
+        self, parts: LoopParts, settings: LoopSettings, log: structlog.stdlib.BoundLogger
+    ) -> None:
+        self._source = parts.source
+        self._dead_letters = parts.dead_letters
+        self._updater = parts.updater
+        self._checkpoints = parts.checkpoints
+        self._live_model = parts.live_model
+        self._observer = parts.observer
+        self._settings = settings
+        self._log = log
+        self._decoder = Decoder()
+        self._random = random.Random()
+        self._assignments: Counter[Partition] = Counter()
+        """How often each partition was assigned: a batch must not vouch for a later assignment."""
+        self._next_checkpoint_at = 0.0
+        self._give_up_at: float | None = None
+        self._held_since: float | None = None
+        self._fatal_code: str | None = None
+
+    def stop(self) -> None:
+        """Finish the batch in hand and return from `run`; may be called from a signal handler."""
+        if self._give_up_at is None:
+            self._give_up_at = time.monotonic() + self._settings.drain_timeout_seconds
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._give_up_at is not None
+
+    def run(self) -> None:
+        """Turn until `stop`; the last checkpoint is made, the group is not yet left."""
+        self._source.subscribe(self)
+        try:
+            while not self.is_stopping:
+                self.turn()
+            self._observer.state(WorkerState.DRAINING)
+            self._save()
+        except Abandoned:
+            self._log.warning("batch_abandoned", remedy="none needed: its records come again")
+
+    def turn(self) -> None:
+        """One round: admit partitions, learn one batch, vouch for what is done."""
+        self._be_alive()
+        if self._checkpoints.is_admitting:
+            self._admit()
+        records = self._poll()
+        if records:
+            self._observer.state(WorkerState.RUNNING)
+            self._observer.consumed(records)
+            self._learn(records)
+        elif not self._checkpoints.is_admitting:
+            self._observer.state(WorkerState.IDLE)
+        if time.monotonic() >= self._next_checkpoint_at:
+            self._save()
+
+    def _learn(self, records: Sequence[Record]) -> None:
+        """Bring one batch into the store; every step may be repeated, none is skipped."""
+        assignments = {record.partition: self._assignments[record.partition] for record in records}
+        with self._observer.stage("decode"):
+            decoded = self._decoder.decode(records)
+        unfinished = records
+        try:
+            report = self._persist(
+                lambda: self._updater.apply(decoded.user_ids, decoded.arrived, self._live_model())
+            )
+            self._observer.learned(records, decoded, report)
+            unfinished = [letter.record for letter in decoded.rejected]
+            if decoded.rejected:
+                self._bury(decoded.rejected)
+        except Abandoned:
+            self._observer.abandoned(unfinished)
+            raise
+        for record in _last_of_each_partition(records):
+            if assignments[record.partition] == self._assignments[record.partition]:
+                self._checkpoints.applied(record.partition, record.offset + 1, record.timestamp_ms)
+
+    def _bury(self, rejected: Sequence[Rejected]) -> None:
+        """Return when every dead letter is safe."""
+        with self._observer.stage("dead_letter"):
+            self._dead_letters.send(rejected)
+            while not self._persist(
+                lambda: self._dead_letters.is_delivered(DELIVERY_SLICE_SECONDS)
+            ):
+                self._stay(0.0)
+        self._observer.dead_lettered(rejected)
+
+    def _persist(self, call: Callable[[], T]) -> T:
+        """Call until it succeeds; meanwhile hold every partition and stay in the group.
+
+        Raises:
+            Abandoned: The worker is stopping and time is up.
+        """
+        attempt = 0
+        while True:
+            try:
+                result = call()
+            except TransientError as error:
+                attempt += 1
+                self._observer.failed(error, attempt)
+                self._hold()
+                bound = min(MAX_BACK_OFF_SECONDS, 0.05 * 2**attempt)
+                self._stay(self._random.uniform(bound / 2, bound))
+            else:
+                self._release()
+                return result
+
+    def _hold(self) -> None:
+        if self._held_since is None:
+            self._held_since = time.monotonic()
+            self._observer.state(WorkerState.HELD)
+            self._pause(self._checkpoints.admitted)
+
+    def _release(self) -> None:
+        if self._held_since is None:
+            return
+        try:
+            self._source.resume(self._checkpoints.admitted)
+        except BrokerUnavailable as error:
+            self._observer.failed(error, 1)
+            return  # still held; the next success tries again
+        self._log.info("resumed", held_seconds=round(time.monotonic() - self._held_since, 3))
+        self._held_since = None
+        self._observer.state(WorkerState.RUNNING)
+
+    def _pause(self, partitions: Sequence[Partition]) -> None:
+        try:
+            self._source.pause(partitions)
+        except BrokerUnavailable as error:
+            self._observer.failed(error, 1)  # records that come meanwhile wait in the backlog
+
+    def _stay(self, seconds: float) -> None:
+        """Wait, as a member of the group, and notice when to give up."""
+        until = time.monotonic() + seconds
+        with self._observer.stage("backpressure"):
+            while True:
+                self._be_alive()
+                if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
+                    raise Abandoned
+                left = until - time.monotonic()
+                try:
+                    self._source.wait(max(0.0, min(left, WAIT_SLICE_SECONDS)))
+                except BrokerUnavailable as error:
+                    self._observer.failed(error, 1)
+                    time.sleep(max(0.0, min(left, WAIT_SLICE_SECONDS)))
+                if left <= 0:
+                    return
+
+    def _poll(self) -> list[Record]:
+        with self._observer.stage("poll"):
+            try:
+                return self._source.poll(
+                    self._settings.batch_records, self._settings.poll_timeout_seconds
+                )
+            except BrokerUnavailable as error:
+                self._observer.failed(error, 1)
+        self._stay(self._settings.poll_timeout_seconds)
+        return []
+
+    def _admit(self) -> None:
+        try:
+            if self._checkpoints.admit():
+                self._updater.forget_cache()
+        except TransientError as error:
+            self._observer.failed(error, 1)
+            self._observer.state(WorkerState.HELD)
+            self._stay(self._settings.poll_timeout_seconds)
+
+    def _save(self, partitions: Sequence[Partition] | None = None) -> None:
+        """Checkpoint; a failure is tried again with the next one, nothing depends on it."""
+        self._next_checkpoint_at = time.monotonic() + self._settings.checkpoint_interval_seconds
+        with self._observer.stage("checkpoint"):
+            try:
+                self._checkpoints.save(partitions)
+                self._checkpoints.publish_freshness()
+            except StoreUnavailable as error:
+                self._observer.failed(error, 1)
+
+    # --- what the source tells us, from inside poll and wait -----------------------------------
+
+    def on_assigned(self, partitions: Sequence[Partition]) -> None:
+        """New partitions stay paused until their marks have been read."""
+        self._assignments.update(partitions)
+        self._checkpoints.assign(partitions)
+        self._observer.rebalanced("assigned", partitions, self._source.owned)
+
+    def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """Vouch for what is done; a batch in hand will be written, but vouch for nothing."""
+        self._save(partitions)
+        self._leave("revoked", partitions)
+
+    def on_lost(self, partitions: Sequence[Partition]) -> None:
+        """Another member reads them already, from the last committed offset."""
+        self._leave("lost", partitions)
+
+    def on_error(self, code: str, *, is_fatal: bool) -> None:
+        """Count; a fatal one ends the process at the next turn."""
+        self._observer.kafka_error(code)
+        if is_fatal:
+            self._fatal_code = code
+
+    def _be_alive(self) -> None:
+        """Show that the loop turns, unless the client has failed for good.
+
+        Raises:
+            RestartNeeded: librdkafka will never deliver again in this process.
+        """
+        if self._fatal_code is not None:
+            raise RestartNeeded(f"Kafka: the client has failed for good: {self._fatal_code}")
+        self._observer.turned()
+
+    def _leave(self, kind: str, partitions: Sequence[Partition]) -> None:
+        self._assignments.update(partitions)
+        self._checkpoints.drop(partitions)
+        owned = self._source.owned - set(partitions)
+        self._observer.rebalanced(kind, partitions, owned)
+
+
+def _last_of_each_partition(records: Sequence[Record]) -> list[Record]:
+    return list({record.partition: record for record in records}.values())

@@ -1,0 +1,105 @@
+"""Before the loop turns: are Kafka and Redis there, and is there a place for dead letters?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+from confluent_kafka.admin import AdminClient
+
+from streamer.errors import BrokerUnavailable, ConfigError, TransientError
+from streamer.kafka.topics import create_topics, missing_topics, topic_specs
+from streamer.runtime.observer import LoopObserver
+
+RETRY_SECONDS: Final = 0.5
+DEAD_LETTER_RETENTION_DAYS: Final = 7.0
+"""Of the event topics; a dead-letter topic that we create keeps four times as long."""
+
+
+class Startup:
+    """Waits for the other side, for a bounded time or as long as it takes."""
+
+    def __init__(
+        self,
+        timeout_seconds: float | None,
+        is_stopping: Callable[[], bool],
+        observer: LoopObserver,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            timeout_seconds: Of all waits together; None waits as long as it takes.
+            is_stopping: Whether the process was asked to stop meanwhile.
+            observer: Told that the process is alive.
+            log: Told of what it waits for.
+        """
+        self._give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._is_stopping = is_stopping
+        self._observer = observer
+        self._log = log
+
+    def wait_for(self, check: Callable[[], None]) -> None:
+        """Call `check` until it succeeds or the process is asked to stop.
+
+        Raises:
+            TransientError: What `check` raised last, when time is up.
+        """
+        while not self._is_stopping():
+            self._observer.turned()
+            try:
+                check()
+            except TransientError as error:
+                if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
+                    raise
+                self._observer.failed(error, 1)
+                time.sleep(RETRY_SECONDS)
+            else:
+                return
+
+
+def ensure_topics(
+    admin: AdminClient,
+    topics: Sequence[str],
+    dead_letter_suffix: str,
+    log: structlog.stdlib.BoundLogger,
+) -> None:
+    """Create missing dead-letter topics; say so if an event topic does not exist yet.
+
+    Raises:
+        BrokerUnavailable: Kafka did not answer, or refuses to create a dead-letter topic.
+    """
+    letters = [topic + dead_letter_suffix for topic in topics]
+    missing = set(missing_topics(admin, [*topics, *letters]))
+    if missing & set(topics):
+        log.warning(
+            "topics_missing",
+            topics=sorted(missing & set(topics)),
+            remedy="waiting for them; `streamer topics create` makes them",
+        )
+    specs = topic_specs(
+        topics,
+        dead_letter_suffix,
+        partitions=1,
+        replication=_replication(admin),
+        retention_days=DEAD_LETTER_RETENTION_DAYS,
+    )
+    wanted = [spec for spec in specs if spec.name in missing & set(letters)]
+    if not wanted:
+        return
+    try:
+        create_topics(admin, wanted)
+    except ConfigError as error:
+        raise BrokerUnavailable(
+            f"{error}; without a dead-letter topic one bad record would stop the stream: "
+            "create it, or allow this worker to",
+            kind="dead_letter_topic",
+        ) from error
+    log.info("dead_letter_topics_created", topics=[spec.name for spec in wanted])
+
+
+def _replication(admin: AdminClient) -> int:
+    """As many copies as the cluster has brokers, three at most."""
+    return min(3, max(1, len(admin.list_topics(timeout=RETRY_SECONDS * 10).brokers)))

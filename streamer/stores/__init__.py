@@ -1,0 +1,7 @@
+"""Stores of histories and features: Redis, and a memory adapter that passes the same contract."""
+
+from streamer.stores.client import connect, ping, store_errors
+from streamer.stores.memory import MemoryStore
+from streamer.stores.redis_store import RedisStore
+
+__all__ = ["MemoryStore", "RedisStore", "connect", "ping", "store_errors"]

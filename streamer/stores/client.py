@@ -1,0 +1,72 @@
+"""The connection to Redis, and what its errors mean to us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from streamer.errors import ConfigError, StoreUnavailable
+
+_KINDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (redis.TimeoutError, "timeout"),
+    (redis.BusyLoadingError, "loading"),
+    (redis.ReadOnlyError, "read_only"),
+    (redis.AuthenticationError, "authentication"),
+    (redis.exceptions.OutOfMemoryError, "out_of_memory"),
+    (redis.exceptions.NoPermissionError, "no_permission"),
+    (redis.ConnectionError, "connection"),
+)
+
+
+def connect(
+    url: str,
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    timeout_seconds: float = 1.0,
+) -> redis.Redis:
+    """Return a client that gives up after `timeout_seconds` and never sends a command twice.
+
+    redis-py repeats a whole pipeline by itself on a time-out; whether that is right is for the
+    worker to decide, which compares before it sets.
+
+    Raises:
+        ConfigError: The URL cannot be understood.
+    """
+    credentials = {"username": username, "password": password}
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            **{name: value for name, value in credentials.items() if value is not None},
+        )
+    except ValueError as error:
+        raise ConfigError(f"[redis] url: {error}") from error
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Translate redis-py's exceptions into StoreUnavailable."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        kind = next((name for vendor, name in _KINDS if isinstance(error, vendor)), "other")
+        raise StoreUnavailable(f"Redis: {str(error)[:200]}", kind=kind) from error
+
+
+def ping(client: redis.Redis) -> None:
+    """Ask Redis for a sign of life.
+
+    Raises:
+        StoreUnavailable: There was none in time.
+    """
+    with store_errors():
+        client.ping()

@@ -1,0 +1,49 @@
+"""The names of our keys in Redis: docs/reference/redis.md.
+
+``{B}`` is a Redis Cluster hash tag: two hex digits of the user id's CRC-32, so all keys of a
+bucket are in one slot and nothing in a user id can move a key.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+from streamer.pipeline.records import Partition
+
+MARKS: Final = "st:mark:{00}"
+"""A standalone Redis is one replication stream, so one bucket's marks vouch for all."""
+FRESH: Final = "st:fresh"
+VARIANTS: Final = "st:variants"
+
+_BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
+
+
+def bucket(user_id: str) -> str:
+    """Return the user's bucket, two lowercase hex digits."""
+    return _BUCKETS[crc32(user_id.encode()) & 0xFF]
+
+
+def history_key(user_id: str) -> str:
+    """Return the key of the user's history."""
+    return f"st:h:{{{bucket(user_id)}}}:{user_id}"
+
+
+def features_key(variant: str, user_id: str) -> str:
+    """Return the key of the user's features of one variant."""
+    return f"st:f:{{{bucket(user_id)}}}:{variant}:{user_id}"
+
+
+def quarantine_key(key: str) -> str:
+    """Return where a broken value of `key` is kept."""
+    return f"st:q:{key.removeprefix('st:')}"
+
+
+def model_key(variant: str) -> str:
+    """Return the key of the pointer to the variant's live model."""
+    return f"st:model:{variant}"
+
+
+def partition_field(group_id: str, partition: Partition) -> str:
+    """Return the field of a partition in the hashes of marks and of freshness."""
+    return f"{group_id}/{partition.topic}/{partition.number}"

@@ -1,0 +1,183 @@
+"""Histories, features, marks and freshness in one standalone Redis.
+
+A batch is one script call: the whole command is packed at once, because a command per user
+through a pipeline costs several microseconds of Python each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+
+from streamer.pipeline.ports import MarkMove, WriteOutcome
+from streamer.pipeline.records import Partition
+from streamer.pipeline.step import UserWrites
+from streamer.stores.client import store_errors
+from streamer.stores.keys import (
+    FRESH,
+    MARKS,
+    VARIANTS,
+    features_key,
+    history_key,
+    partition_field,
+    quarantine_key,
+)
+
+VARIANTS_MAX_AGE_SECONDS: Final = 1.0
+DAY_MS: Final = 86_400_000
+
+
+class RedisStore:
+    """The feature store on Redis 6.2 or newer. Every call raises StoreUnavailable."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        group_id: str,
+        *,
+        tombstone_days: float,
+        expire_after_days: float = 0.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Keep `client`; nothing is sent yet.
+
+        Args:
+            client: From `connect`.
+            group_id: The consumer group whose marks and freshness these are.
+            tombstone_days: How long a forgotten user's marker stays.
+            expire_after_days: Drop users after this inactivity; 0 keeps them.
+            monotonic: A clock in seconds.
+        """
+        self._execute: Callable[..., Any] = client.execute_command
+        self._group_id = group_id
+        self._tombstone_ms = int(tombstone_days * DAY_MS)
+        self._expire_ms = int(expire_after_days * DAY_MS)
+        self._monotonic = monotonic
+        self._scripts = {name: _Script(client, name) for name in ("write", "quarantine", "marks")}
+        self._variants: tuple[str, ...] = ()
+        self._variants_read_at = float("-inf")
+
+    def read_histories(self, user_ids: Sequence[str]) -> list[bytes | None]:
+        """Return each user's stored history; a key that holds no string reads as None."""
+        if not user_ids:
+            return []
+        with store_errors():
+            values: list[bytes | None] = self._execute("MGET", *map(history_key, user_ids))
+        return values
+
+    def write(self, writes: UserWrites) -> WriteOutcome:
+        """Compare and set every user in one atomic script call."""
+        if not writes.user_ids:
+            return WriteOutcome({}, frozenset(), 0, 0, 0)
+        keys: list[str] = []
+        variants = tuple(writes.features)
+        digests = writes.expected_digests.astype("<u8").tobytes()
+        args: list[bytes | int] = []
+        doomed: list[str] = []
+        n_bytes = 0
+        is_tombstone = writes.is_tombstone.tolist()
+        is_forgotten = writes.is_forgotten.tolist()
+        for row, user_id in enumerate(writes.user_ids):
+            keys.append(history_key(user_id))
+            n_doomed = 0
+            if is_forgotten[row]:
+                lost = [features_key(name, user_id) for name in self._all_variants(variants)]
+                doomed += lost
+                n_doomed = len(lost)
+            history = writes.histories[row]
+            args += (digests[8 * row : 8 * row + 8], history, n_doomed, int(is_tombstone[row]))
+            n_bytes += len(history)
+            for variant in variants:
+                keys.append(features_key(variant, user_id))
+                features = writes.features[variant][row]
+                args.append(features)
+                n_bytes += len(features)
+        head = (len(writes.user_ids), len(variants), self._tombstone_ms, self._expire_ms)
+        conflicts, n_superseded, n_quarantined = self._scripts["write"](
+            keys + doomed, [*head, writes.generation, *args]
+        )
+        stored = dict(zip(conflicts[::2], conflicts[1::2], strict=True))
+        return WriteOutcome(
+            conflicts={row: None if value == 0 else value for row, value in stored.items()},
+            foreign=frozenset(row for row, value in stored.items() if value == 0),
+            n_superseded=n_superseded,
+            n_quarantined=n_quarantined,
+            n_bytes=n_bytes,
+        )
+
+    def quarantine(self, user_id: str, value: bytes | None) -> None:
+        """Rename the key if it still holds `value`, or still no string for None."""
+        key = history_key(user_id)
+        self._scripts["quarantine"](
+            [key, quarantine_key(key)], [value or b"", 1 if value is None else 0]
+        )
+
+    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
+        """Compare and set each mark; return what is stored then."""
+        if not moves:
+            return {}
+        args: list[bytes | int | str] = []
+        for partition, move in moves.items():
+            args.append(partition_field(self._group_id, partition))
+            args.append("" if move.expected is None else move.expected)
+            args.append("" if move.next_offset is None else move.next_offset)
+        stored = self._scripts["marks"]([MARKS], args)
+        return dict(zip(moves, map(_offset, stored), strict=True))
+
+    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+        """Return each partition's mark, None where there is none."""
+        if not partitions:
+            return {}
+        fields = [partition_field(self._group_id, partition) for partition in partitions]
+        with store_errors():
+            stored = self._execute("HMGET", MARKS, *fields)
+        return dict(zip(partitions, map(_offset, stored), strict=True))
+
+    def write_fresh(self, fresh_ms: Mapping[Partition, int]) -> None:
+        """Publish the time before which everything appended is readable, by partition."""
+        if not fresh_ms:
+            return
+        pairs: list[str | int] = []
+        for partition, before_ms in fresh_ms.items():
+            pairs += (partition_field(self._group_id, partition), before_ms)
+        with store_errors():
+            self._execute("HSET", FRESH, *pairs)
+
+    def _all_variants(self, live: Sequence[str]) -> list[str]:
+        """Return every variant ever used; asked of Redis at most once a second."""
+        now = self._monotonic()
+        if now - self._variants_read_at >= VARIANTS_MAX_AGE_SECONDS:
+            with store_errors():
+                members: set[bytes] = self._execute("SMEMBERS", VARIANTS)
+            self._variants = tuple(sorted(member.decode() for member in members))
+            self._variants_read_at = now
+        return sorted({*live, *self._variants})
+
+
+class _Script:
+    """A Lua script that is sent once and then called by its hash."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self._execute: Callable[..., Any] = client.execute_command
+        self._source = files("streamer.stores").joinpath(f"{name}.lua").read_text("utf-8")
+        self._sha = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, keys: Sequence[str], args: Sequence[bytes | int | str]) -> Any:  # noqa: ANN401  each script returns its own
+        with store_errors():
+            try:
+                return self._execute("EVALSHA", self._sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                # First use, a restart or a fail-over: nothing was run. EVAL also keeps the script.
+                return self._execute("EVAL", self._source, len(keys), *keys, *args)
+
+
+def _offset(stored: bytes | None) -> int | None:
+    try:
+        return None if stored is None else int(stored)
+    except ValueError:
+        return None  # a foreign value vouches for nothing

@@ -1,0 +1,75 @@
+-- Compare-and-set of many users at once: docs/reference/redis.md.
+--
+-- KEYS  per user: history, then the features of each live variant; at the end, the features that
+--       forgotten users lose, in order.
+-- ARGV  n_users, n_live, tombstone_ms, expire_ms (0: never), generation;
+--       per user: expected digest (8 bytes), history ('' stays), number of features to delete,
+--       1 if the history is a tombstone, then the features of each live variant ('' stay).
+-- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined.
+-- A stored value of 0 means that the key holds no string.
+
+local ABSENT = string.rep('\0', 8)
+local n_users, n_live = tonumber(ARGV[1]), tonumber(ARGV[2])
+local tombstone_ms, expire_ms = ARGV[3], ARGV[4]
+local generation = tonumber(ARGV[5])
+local conflicts, n_superseded, n_quarantined = {}, 0, 0
+local arg, next_doomed = 6, n_users * (1 + n_live) + 1
+
+local function set(key, value, ttl_ms)
+  if ttl_ms == '0' then
+    redis.call('SET', key, value)
+  else
+    redis.call('SET', key, value, 'PX', ttl_ms)
+  end
+end
+
+-- The digest that a compare-and-set compares; nil if the key holds something unknown.
+local function stored_digest(key)
+  local head = redis.pcall('GETRANGE', key, 0, 15)
+  if type(head) ~= 'string' then return nil end
+  if head == '' then return ABSENT end
+  if string.sub(head, 1, 3) ~= 'SH\1' then return nil end
+  return string.sub(head, 9, 16)
+end
+
+-- A slow worker must not put an old model's features back.
+local function set_features(key, value)
+  local head = redis.pcall('GETRANGE', key, 0, 27)
+  if head ~= '' then
+    if type(head) ~= 'string' or #head < 28 or string.sub(head, 1, 3) ~= 'SF\1' then
+      redis.call('RENAME', key, 'st:q:' .. string.sub(key, 4))
+      n_quarantined = n_quarantined + 1
+    elseif struct.unpack('<I4', string.sub(head, 25, 28)) > generation then
+      n_superseded = n_superseded + 1
+      return
+    end
+  end
+  set(key, value, expire_ms)
+end
+
+for row = 0, n_users - 1 do
+  local first_key = row * (1 + n_live) + 1
+  local history_key = KEYS[first_key]
+  local expected, history = ARGV[arg], ARGV[arg + 1]
+  local n_doomed, is_tombstone = tonumber(ARGV[arg + 2]), ARGV[arg + 3] == '1'
+  if stored_digest(history_key) ~= expected then
+    local stored = redis.pcall('GET', history_key)
+    if type(stored) == 'table' then stored = 0 end
+    conflicts[#conflicts + 1] = row
+    conflicts[#conflicts + 1] = stored
+  else
+    if history ~= '' then
+      set(history_key, history, is_tombstone and tombstone_ms or expire_ms)
+    end
+    for doomed = next_doomed, next_doomed + n_doomed - 1 do
+      redis.call('UNLINK', KEYS[doomed])
+    end
+    for live = 1, n_live do
+      local features = ARGV[arg + 3 + live]
+      if features ~= '' then set_features(KEYS[first_key + live], features) end
+    end
+  end
+  next_doomed = next_doomed + n_doomed
+  arg = arg + 4 + n_live
+end
+return {conflicts, n_superseded, n_quarantined}
