@@ -15,7 +15,8 @@ from streamer.kafka.source import KafkaSource
 from streamer.kafka.topics import open_admin
 from streamer.kafka.watermarks import WatermarkMonitor
 from streamer.metrics import WorkerMetrics
-from streamer.models import read_pointer
+from streamer.models import load_model, read_pointer
+from streamer.pipeline.step import LiveModel
 from streamer.runtime.cache import HistoryCache
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.guards import Shutdown, Watchdog
@@ -37,6 +38,21 @@ def redis_client(section: RedisSection) -> redis.Redis:
         password=section.password.get_secret_value() if section.password else None,
         timeout_seconds=section.timeout_seconds,
     )
+
+
+def read_live_model(settings: Settings, client: redis.Redis) -> LiveModel | None:
+    """Load the configured variant's live model; None before the first publish.
+
+    Raises:
+        ModelError: The pointer or the model it names is unusable.
+        StoreUnavailable: Redis did not answer.
+    """
+    variant = settings.models.variant
+    pointer = read_pointer(client, variant)
+    if pointer is None:
+        return None
+    model = load_model(settings.models.directory / pointer.model_id)
+    return LiveModel(variant, pointer.generation, model, RecencyFoldIn())
 
 
 @dataclass(frozen=True, slots=True)

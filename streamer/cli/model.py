@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import redis
 
+from streamer.app import redis_client
 from streamer.cli.model_train import train_command
-from streamer.config import Settings, load_settings
+from streamer.config import load_settings
 from streamer.models import check_model, publish, read_pointer
 from streamer.models.summary import summarize
-from streamer.stores.client import connect
 
 FOLDER: Final = click.Path(path_type=Path)
 
@@ -71,7 +70,7 @@ def show(folder: Path | None, variant: str | None, config: Path | None, as_json:
     answer: dict[str, Any] = {}
     if variant is not None:
         settings = load_settings(config)
-        pointer = read_pointer(_connect(settings), variant)
+        pointer = read_pointer(redis_client(settings.redis), variant)
         if pointer is None:
             raise click.ClickException(f"variant {variant} has no live model yet")
         answer = {"variant": variant, **asdict(pointer)}
@@ -99,11 +98,12 @@ def show(folder: Path | None, variant: str | None, config: Path | None, as_json:
 def publish_command(folder: Path, variant: str | None, config: Path | None, as_json: bool) -> None:
     """Make a model the live one.
 
-    It is copied to models.directory, and the variant's generation is raised. Workers and readers switch within a second. Publishing the model before it again rolls back.
+    It is copied to models.directory, and the variant's generation is raised; workers and readers
+    switch within a second. To roll back, publish the model before it again.
     """
     settings = load_settings(config)
     variant = settings.models.variant if variant is None else variant
-    client = _connect(settings)
+    client = redis_client(settings.redis)
     before = read_pointer(client, variant)
     pointer = publish(client, settings.models.directory, folder, variant)
     is_new = before is None or before.generation != pointer.generation
@@ -121,14 +121,3 @@ def _lines(answer: dict[str, Any]) -> list[str]:
         f"{name:{width}}  {json.dumps(value) if isinstance(value, dict | tuple) else value}"
         for name, value in answer.items()
     ]
-
-
-def _connect(settings: Settings) -> redis.Redis:
-    section = settings.redis
-    password = section.password.get_secret_value() if section.password else None
-    return connect(
-        section.url,
-        username=section.username,
-        password=password,
-        timeout_seconds=section.timeout_seconds,
-    )

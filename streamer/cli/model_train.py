@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 from streamer.config import load_settings
+from streamer.kafka.log_reader import read_log
 from streamer.models import ModelNotes, write_model
 from streamer.models.als import AlsPlan
 from streamer.models.folder_writer import ensure_replaceable, replace_model
@@ -140,12 +141,8 @@ def _ensure_paths(request: TrainRequest) -> None:
 def _records(request: TrainRequest) -> Iterable[RawRecord]:
     if request.events != KAFKA:
         return read_lines(Path(request.events))
-    # Here, because no other verb of models needs Kafka's client.
-    from streamer.kafka.log_reader import read_log  # noqa: PLC0415
-
     kafka = load_settings(request.config).kafka
-    client = {name: str(value) for name, value in kafka.client.items()}
-    records = read_log(client, kafka.bootstrap_servers, kafka.topics)
+    records = read_log(kafka.client, kafka.bootstrap_servers, kafka.topics)
     return ((record.value, record.timestamp_ms) for record in records)
 
 

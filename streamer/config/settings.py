@@ -7,6 +7,7 @@ file whose content is the value, for any setting, so that secrets need not be in
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from streamer.errors import ConfigError
 PREFIX = "STREAMER__"
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_FILE_BYTES = 65_536
+_URL_PASSWORD = re.compile(r"(://[^/@:]*:)[^/@]*(@)")
 
 
 class Settings(BaseSettings):
@@ -167,7 +169,7 @@ def _printable(value: object) -> str:
         return "********"
     if isinstance(value, dict):
         return str({name: _mask(name, part) for name, part in value.items()})
-    return str(value)
+    return _URL_PASSWORD.sub(r"\1********\2", str(value))
 
 
 def _mask(name: str, value: object) -> object:

@@ -19,6 +19,8 @@ TICK_SECONDS: Final = 0.004
 FULL_QUEUE_WAIT_SECONDS: Final = 0.05
 # Longer than a record may take (`kafka_producer.RECORD_TIMEOUT_MS`), so that all are accounted for.
 DRAIN_TIMEOUT_SECONDS: Final = 35.0
+# Whoever stopped it is waiting; what a dead broker has not taken by then counts as failed.
+STOP_TIMEOUT_SECONDS: Final = 5.0
 CHUNK_RECORDS: Final = 1_000
 
 
@@ -121,18 +123,27 @@ def deliver_live(
         # Bounded, so that a producer that fell far behind still reports and still stops.
         n_chunk = min(n_due - tally.n_sent, CHUNK_RECORDS)
         for record in islice(records, n_chunk):
-            while not sender.send(record):
-                sender.serve(FULL_QUEUE_WAIT_SECONDS)
+            if not _send(record, sender, watch):
+                break
             tally.count(record)
         sender.serve(0.0)
         watch.on_progress(tally.n_sent)
         if tally.n_sent == n_due:
             clock.sleep(TICK_SECONDS)
-    sender.drain(DRAIN_TIMEOUT_SECONDS)
+    sender.drain(STOP_TIMEOUT_SECONDS if watch.should_stop() else DRAIN_TIMEOUT_SECONDS)
     tally.produced, tally.failed = sender.n_delivered, sender.n_failed
     tally.first_error = sender.first_error
     tally.seconds = clock.monotonic() - started
     return tally
+
+
+def _send(record: TrafficRecord, sender: Sender, watch: Watch) -> bool:
+    """Wait for a place in the queue; False when told to stop meanwhile."""
+    while not sender.send(record):
+        if watch.should_stop():
+            return False
+        sender.serve(FULL_QUEUE_WAIT_SECONDS)
+    return True
 
 
 def write_lines(

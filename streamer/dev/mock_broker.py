@@ -21,6 +21,8 @@ from streamer.dev.processes import ServerProcess
 MOCK_NAME: Final = "librdkafka-mock"
 START_TIMEOUT_SECONDS: Final = 20.0
 STOP_TIMEOUT_SECONDS: Final = 5.0
+TOPICS: Final = ("play-events", "browse-events", "play-events.dlq", "browse-events.dlq")
+"""There from the start, under the names of the default configuration."""
 ADDRESS_LINE: Final = re.compile(r"^(\S+:\d+)\n", re.MULTILINE)
 
 
@@ -78,6 +80,8 @@ def main() -> None:
             "log_level": 0,
         }
     )
+    for topic in TOPICS:  # asking is what makes them: nobody can create topics here
+        producer.list_topics(topic, timeout=START_TIMEOUT_SECONDS)
     brokers = producer.list_topics(timeout=START_TIMEOUT_SECONDS).brokers.values()
     print(",".join(f"{broker.host}:{broker.port}" for broker in brokers), flush=True)
     sys.stdin.buffer.read()

@@ -1,0 +1,1 @@
+"""Recomputing from the log: is Redis right, and what is freshness worth?"""

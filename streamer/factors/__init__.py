@@ -1,5 +1,6 @@
 """User factors: item models, learners, and the features that readers get (docs/adr/0001)."""
 
+from streamer.factors.blend import blend, unit
 from streamer.factors.features import (
     FeatureDtype,
     Features,
@@ -25,9 +26,11 @@ __all__ = [
     "Signals",
     "Stamp",
     "UserFactors",
+    "blend",
     "decode_features",
     "decode_many_features",
     "encode_features",
     "learner_id",
     "strengths",
+    "unit",
 ]

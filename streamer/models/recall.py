@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import Kind
-from streamer.factors import UNKNOWN_ROW, ItemModel, RecencyFoldIn
+from streamer.factors import UNKNOWN_ROW, ItemModel, RecencyFoldIn, blend
 from streamer.history import HistoryBatch, Interactions, event_times_ms, kinds, merge
 from streamer.models.training_log import TrainingLog
 
@@ -117,7 +117,7 @@ def _histories_before(log: TrainingLog, played: NDArray[np.intp], n_first: int) 
     """Return each player's history just before the play, without the played title.
 
     The first part is merged once for each user, what came later once for each question: merging
-    is associative.
+    is associative. What the played title had pushed out of a full history does not come back.
     """
     users, user_rows = np.unique(log.users[played], return_inverse=True)
     base = _merge_first_part(log, n_first, users).take(user_rows)
@@ -169,15 +169,11 @@ def _merged(
 def _served_vectors(
     questions: Questions, model: ItemModel
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return ``g·unit(recent) + (1 - g)·unit(lasting)``, g = 2^(-idle / τ), and who has one."""
+    """Return the vectors that a reader would serve, and who has one."""
     factors = RecencyFoldIn()(questions.histories, model)
-    norms = np.linalg.norm(factors.vectors, axis=2, keepdims=True)
-    units = factors.vectors / np.where(norms > 0, norms, 1)
     newest_ms = event_times_ms(questions.histories.words[:, 0]).astype(np.float64)
-    idle_s = np.maximum(questions.times_ms - newest_ms, 0) / 1000
-    recent_share = np.exp2(-idle_s / model.params.blend_half_life_s).astype(np.float32)[:, None]
-    blended = recent_share * units[:, 0] + (1 - recent_share) * units[:, 1]
-    return blended.astype(np.float32), factors.n_solved > 0
+    idle_s = (questions.times_ms - newest_ms) / 1000
+    return blend(factors.vectors, idle_s, model.params.blend_half_life_s), factors.n_solved > 0
 
 
 def _ranks(

@@ -91,8 +91,8 @@ def read_lines(path: Path) -> Iterator[tuple[bytes, None]]:
                 rest = line
                 while not rest.endswith(b"\n") and rest:
                     rest = file.readline(_LINE_BYTES)
-                if stripped := line.rstrip(b"\r\n"):
-                    yield stripped, None
+                if not line.isspace():
+                    yield line.rstrip(b"\r\n"), None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 

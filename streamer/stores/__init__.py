@@ -2,6 +2,6 @@
 
 from streamer.stores.client import connect, ping, store_errors
 from streamer.stores.memory import MemoryStore
-from streamer.stores.redis_store import RedisStore
+from streamer.stores.redis_store import RedisStore, read_values
 
-__all__ = ["MemoryStore", "RedisStore", "connect", "ping", "store_errors"]
+__all__ = ["MemoryStore", "RedisStore", "connect", "ping", "read_values", "store_errors"]

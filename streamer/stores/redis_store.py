@@ -159,6 +159,18 @@ class RedisStore:
         return sorted({*live, *self._variants})
 
 
+def read_values(
+    client: redis.Redis, variant: str, user_ids: Sequence[str]
+) -> list[tuple[bytes | None, bytes | None]]:
+    """Return (history, features of one variant) of each user; raises StoreUnavailable."""
+    keys = [history_key(user_id) for user_id in user_ids]
+    keys += [features_key(variant, user_id) for user_id in user_ids]
+    execute: Callable[..., Any] = client.execute_command
+    with store_errors():
+        values: list[bytes | None] = execute("MGET", *keys)
+    return list(zip(values[: len(user_ids)], values[len(user_ids) :], strict=True))
+
+
 class _Script:
     """A Lua script that is sent once and then called by its hash."""
 

@@ -36,7 +36,7 @@ class FakeSender:
     def __init__(self, time, refusals=0, stall_at=None):
         self.time, self.refusals, self.stall_at = time, refusals, stall_at
         self.sent, self.n_failed, self.first_error = [], 0, ""
-        self.is_drained = False
+        self.drain_seconds = 0.0
 
     @property
     def n_delivered(self):
@@ -55,7 +55,7 @@ class FakeSender:
         self.time.seconds += timeout_seconds
 
     def drain(self, timeout_seconds):
-        self.is_drained = timeout_seconds > 0
+        self.drain_seconds = timeout_seconds
 
 
 def plan(n_records=3_000, rate_per_s=1_000.0, **shares):
@@ -71,7 +71,7 @@ def test_records_are_sent_within_a_tick_of_their_date_and_never_before_it():
     for sent_at, record in sender.sent:
         assert -1e-6 <= sent_at - (record.event_time_ms - START_MS) / 1_000 <= TICK_SECONDS + 0.002
     assert tally.seconds == pytest.approx(3.0, abs=0.01)
-    assert sender.is_drained
+    assert sender.drain_seconds > 30  # longer than a record may take to be given up
 
 
 def test_a_producer_that_stalled_catches_up():
@@ -95,7 +95,16 @@ def test_a_delivery_that_is_told_to_stop_still_waits_for_its_reports():
     watch = Watch(should_stop=lambda: len(sender.sent) > 1_000)
     tally = deliver_live(plan(), sender, watch, time.clock)
     assert 1_000 < tally.produced < 1_010
-    assert sender.is_drained
+    assert 0 < sender.drain_seconds <= 5
+
+
+def test_a_delivery_with_a_full_queue_stops_when_told_to():
+    time = FakeTime()
+    sender = FakeSender(time, refusals=10**9)
+    watch = Watch(should_stop=lambda: time.seconds > 102.0)
+    tally = deliver_live(plan(), sender, watch, time.clock)
+    assert tally.n_sent == 0
+    assert tally.seconds == pytest.approx(2.0, abs=0.1)
 
 
 def test_records_are_counted_by_topic_and_label():

@@ -1,0 +1,5 @@
+"""`python -m streamer` is `streamer`."""
+
+from streamer.cli.main import main
+
+main()
