@@ -31,12 +31,9 @@ from streamer.pipeline.records import Partition, Record
 OFFSET_QUERY_SECONDS: Final = 1.0
 """Bound of the few requests that the loop waits for: committed offsets and watermarks."""
 
-_UNSUPPORTED: Final = frozenset(
-    {
-        KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001  librdkafka's own code
-        KafkaError.UNSUPPORTED_VERSION,
-    }
-)
+_FATAL: Final = KafkaError._FATAL  # noqa: SLF001  librdkafka's own code
+_UNSUPPORTED: Final = KafkaError(KafkaError.UNSUPPORTED_VERSION).str()
+"""What the text of a fatal error says when the broker is older than the group protocol."""
 
 
 class KafkaSource:
@@ -210,7 +207,11 @@ class KafkaSource:
         group = (
             {"group.protocol": "consumer", "group.remote.assignor": "range"}
             if self._protocol == "consumer"
-            else {"group.protocol": "classic", "partition.assignment.strategy": "range"}
+            else {
+                "group.protocol": "classic",
+                "partition.assignment.strategy": "range",  # play and browse of a user together
+                "session.timeout.ms": 10_000,  # a killed worker's partitions move after this
+            }
         )
         with broker_errors("creating a consumer"):
             self._consumer = Consumer(
@@ -261,13 +262,16 @@ class KafkaSource:
         self._drop_backlog(set(partitions))
 
     def _on_error(self, error: KafkaError) -> None:
-        if self._protocol == "consumer" and self._may_fall_back and error.code() in _UNSUPPORTED:
+        # A fatal error from the queue is marked by its code alone.
+        is_fatal = error.fatal() or error.code() == _FATAL
+        is_too_new = is_fatal and _UNSUPPORTED in error.str()
+        if is_too_new and self._protocol == "consumer" and self._may_fall_back:
             # The broker is older than the protocol; nothing was assigned yet.
             self._protocol = "classic"
             self.close()
             self._open()
             return
-        self._tell(lambda listener: listener.on_error(error.name(), is_fatal=error.fatal()))
+        self._tell(lambda listener: listener.on_error(error.name(), is_fatal=is_fatal))
 
     def _tell(self, call: Callable[[GroupListener], None]) -> None:
         if self._listener is not None:

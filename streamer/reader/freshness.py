@@ -1,0 +1,46 @@
+"""How old what readers see may be: the oldest ``st:fresh`` field of the group, kept at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from streamer.errors import StoreUnavailable
+
+
+class Freshness:
+    """Remembers what the workers vouch for; `look` asks again, on a thread beside the requests.
+
+    While Redis does not answer, the last answer stays and its age grows, as it should.
+    """
+
+    def __init__(self, read_fresh: Callable[[], Mapping[bytes, bytes]], group_id: str) -> None:
+        self._read_fresh = read_fresh
+        self._group_id = group_id
+        self._oldest_ms: int | None = None
+
+    def look(self) -> None:
+        """Ask once; no answer changes nothing."""
+        try:
+            self._oldest_ms = oldest_fresh_ms(self._read_fresh(), self._group_id)
+        except StoreUnavailable:
+            return
+
+    def age_seconds(self, now_ms: int) -> float | None:
+        """Return how long ago everything appended was readable; None if nobody vouches for it."""
+        oldest_ms = self._oldest_ms
+        return None if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)
+
+
+def oldest_fresh_ms(fields: Mapping[bytes, bytes], group_id: str) -> int | None:
+    """Return the time before which everything appended to *any* partition is readable.
+
+    None if the group has no field, or one that is not a number: then nobody vouches for anything.
+    """
+    prefix = f"{group_id}/".encode()
+    try:
+        return min(
+            (int(value) for field, value in fields.items() if field.startswith(prefix)),
+            default=None,
+        )
+    except ValueError:
+        return None
