@@ -39,11 +39,11 @@ def blend(
     shares = np.stack([recent_share, 1.0 - recent_share], axis=1)
     wide = vectors.astype(np.float64)
     # One weighted sum instead of two scaled tables: a third of the time for a page of users.
-    blended = np.einsum("nv,nvf->nf", shares * _inverse_lengths(wide), wide)
+    blended: NDArray[np.float64] = np.einsum("nv,nvf->nf", shares * _inverse_lengths(wide), wide)
     return blended.astype(np.float32)
 
 
 def _inverse_lengths(wide: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 1 / ‖v‖ of each vector, 0 for a zero vector; float64 holds a float32's square."""
-    lengths = np.sqrt(np.einsum("...f,...f->...", wide, wide))
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("...f,...f->...", wide, wide))
     return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)

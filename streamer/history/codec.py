@@ -115,7 +115,7 @@ def decode(
 
 
 def _is_in_form(histories: HistoryBatch) -> NDArray[np.bool_]:
-    """Say which rows are sorted, of known kinds, within their groups and not forgotten."""
+    """Say which rows are sorted, each key once, within their groups and not forgotten."""
     words, item_keys = histories.words, histories.item_keys
     is_used = np.arange(N_SLOTS) < histories.counts[:, None]
     groups = GROUP_OF_KIND[kinds(words)]
@@ -125,6 +125,13 @@ def _is_in_form(histories: HistoryBatch) -> NDArray[np.bool_]:
     for group, capacity in enumerate(CAPACITIES.tolist()):
         fits &= ((groups == group) & is_used).sum(axis=1) <= capacity
     alive = words >> np.uint64(16) > histories.forgotten_before_ms[:, None]
+    order = np.lexsort((kinds(words), item_keys), axis=1)
+    keys, key_kinds = (
+        np.take_along_axis(item_keys, order, 1),
+        np.take_along_axis(kinds(words), order, 1),
+    )
+    is_repeated = (keys[:, 1:] == keys[:, :-1]) & (key_kinds[:, 1:] == key_kinds[:, :-1])
+    fits &= ~(is_repeated & (key_kinds[:, 1:] != 0)).any(axis=1)
     result: NDArray[np.bool_] = (
         fits
         & ((groups != NO_GROUP) & alive | ~is_used).all(axis=1)

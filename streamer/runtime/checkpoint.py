@@ -33,8 +33,9 @@ class Checkpoints:
         self._progress = progress
         self._metrics = metrics
         self._log = log
-        self._waiting: dict[Partition, bool] = {}
-        """Partitions that deliver nothing until they are admitted; whether as a rewind."""
+        self._waiting: dict[Partition, str | None] = {}
+        """Partitions that deliver nothing until they are admitted; why, if they are rewound."""
+        self._has_rewound = False
         self._marks: dict[Partition, int | None] = {}
         """The mark of each admitted partition, as we last saw it."""
         self._next_offsets: dict[Partition, int] = {}
@@ -52,7 +53,7 @@ class Checkpoints:
 
     def assign(self, partitions: Sequence[Partition]) -> None:
         """Let new partitions wait until their marks have been read."""
-        self._waiting.update(dict.fromkeys(partitions, False))
+        self._waiting.update(dict.fromkeys(partitions))
 
     def drop(self, partitions: Sequence[Partition]) -> None:
         """Forget partitions that are no longer ours."""
@@ -72,32 +73,27 @@ class Checkpoints:
         """Start every waiting partition from what both Redis and Kafka vouch for.
 
         Returns:
-            Whether any of them was rewound: cached histories may be gone from Redis too.
+            Whether any was rewound since the last True: cached histories may be gone from Redis.
 
         Raises:
             TransientError: Redis or Kafka did not answer; call again.
         """
-        waiting = dict(self._waiting)
-        marks = self._store.read_marks(list(waiting))
-        committed = self._source.committed(list(waiting))
-        any_rewound = False
-        for partition, is_rewind in waiting.items():
-            mark, commit = marks[partition], committed[partition]
-            # Kafka has never heard of this group: everything is yet to be read.
-            start = None if mark is None or commit is None else min(mark, commit)
-            forgot = False
-            if commit is not None and (mark is None or mark < commit):
-                forgot = True
-                self._lower(partition, mark, commit)
-            self._source.seek(partition, start)
-            if forgot or is_rewind:
-                any_rewound = True
-                self._count_rewind(partition, mark)
-            self._marks[partition] = mark
-            self._progress.begin(partition, start)
+        waiting = list(self._waiting)
+        marks = self._store.read_marks(waiting)
+        committed = self._source.committed(waiting)
+        starts = {p: self._start(p, marks[p], committed[p]) for p in waiting}
+        # A partition that never had a mark gets one before its first record is applied: what
+        # Redis forgets from now on is missed.
+        unmarked = {p: MarkMove(None, starts[p]) for p in waiting if marks[p] is None}
+        marks.update(self._store.move_marks(unmarked))
+        for partition in waiting:
+            self._source.seek(partition, starts[partition])
             self._source.resume([partition])
-            self._waiting.pop(partition, None)
-        return any_rewound
+            self._marks[partition] = marks[partition]
+            self._progress.begin(partition, starts[partition])
+            self._count_rewind(partition, self._waiting.pop(partition), starts[partition])
+        has_rewound, self._has_rewound = self._has_rewound, False
+        return has_rewound
 
     def save(self, partitions: Sequence[Partition] | None = None) -> None:
         """Move marks, then store the offsets they vouch for; find out if Redis forgot.
@@ -116,7 +112,7 @@ class Checkpoints:
             mark = stored[partition]
             is_ours = mark == (expected if next_offset is None else next_offset)
             if not is_ours and expected is not None and (mark is None or mark < expected):
-                self._begin_rewind(partition)
+                self._begin_rewind(partition, mark)
                 continue
             self._marks[partition] = mark
             if next_offset is not None and mark is not None and mark >= next_offset:
@@ -129,17 +125,17 @@ class Checkpoints:
         fresh_ms = self._progress.fresh_ms()
         self._store.write_fresh({p: ms for p, ms in fresh_ms.items() if p in self._marks})
 
-    def _begin_rewind(self, partition: Partition) -> None:
-        self._source.pause([partition])
-        self._marks.pop(partition, None)
-        self._next_offsets.pop(partition, None)
-        self._waiting[partition] = True
-
-    def _lower(self, partition: Partition, mark: int | None, commit: int) -> None:
-        """Commit where Redis's memory ends, and say so if the topic no longer reaches there."""
+    def _start(self, partition: Partition, mark: int | None, commit: int | None) -> int:
+        """Return where to read from; if Redis vouches for less than Kafka, lower the commit."""
         earliest = self._source.earliest(partition)
-        lowered = earliest if mark is None else mark
-        if lowered < earliest or (mark is None and earliest > 0):
+        if commit is None:
+            return earliest  # Kafka has never heard of this group: everything is yet to be read
+        if mark is not None and mark >= commit:
+            return commit
+        # Remembered before anything is changed: a second attempt would see the lowered commit.
+        self._waiting[partition] = self._waiting[partition] or _cause(mark)
+        start = earliest if mark is None else max(mark, earliest)
+        if start > (mark or 0):
             self._log.error(
                 "rewind_incomplete",
                 topic=partition.topic,
@@ -148,15 +144,28 @@ class Checkpoints:
                 earliest_offset=earliest,
                 remedy="the topic no longer holds the records between; restore Redis from a copy",
             )
-        self._source.lower_commit(partition, min(commit, max(lowered, earliest)))
+        self._source.lower_commit(partition, min(start, commit))
+        return start
 
-    def _count_rewind(self, partition: Partition, mark: int | None) -> None:
-        cause = "mark_missing" if mark is None else "mark_behind"
+    def _begin_rewind(self, partition: Partition, mark: int | None) -> None:
+        self._source.pause([partition])
+        self._marks.pop(partition, None)
+        self._next_offsets.pop(partition, None)
+        self._waiting[partition] = _cause(mark)
+
+    def _count_rewind(self, partition: Partition, cause: str | None, next_offset: int) -> None:
+        if cause is None:
+            return
+        self._has_rewound = True
         self._metrics.rewinds.labels(cause).inc()
         self._log.warning(
             "partition_rewound",
             topic=partition.topic,
             partition=partition.number,
             cause=cause,
-            next_offset=mark,
+            next_offset=next_offset,
         )
+
+
+def _cause(mark: int | None) -> str:
+    return "mark_missing" if mark is None else "mark_behind"

@@ -59,7 +59,14 @@ def store_errors() -> Iterator[None]:
         yield
     except (redis.RedisError, OSError) as error:
         kind = next((name for vendor, name in _KINDS if isinstance(error, vendor)), "other")
-        raise StoreUnavailable(f"Redis: {str(error)[:200]}", kind=kind) from error
+        raise StoreUnavailable(f"Redis: {_explain(error)}", kind=kind) from error
+
+
+def _explain(error: Exception) -> str:
+    """Return what may be logged: a refusal repeats our command, and with it user ids."""
+    if isinstance(error, redis.ResponseError):
+        return f"{type(error).__name__} {str(error).split(' ', 1)[0][:40]}"
+    return str(error)[:200]
 
 
 def ping(client: redis.Redis) -> None:

@@ -87,6 +87,8 @@ class MemoryStore:
 
 
 def _digest(stored: bytes | None) -> bytes | None:
+    """Return what a compare-and-set compares; None for a value of an unknown form."""
     if stored is None:
         return _ABSENT
-    return stored[8:16] if stored[:3] == b"SH\1" and len(stored) >= 16 else None
+    is_known = stored[:3] == b"SH\1" and len(stored) >= 16 and stored[8:16] != _ABSENT
+    return stored[8:16] if is_known else None

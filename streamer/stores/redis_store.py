@@ -6,7 +6,6 @@ through a pipeline costs several microseconds of Python each.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
@@ -28,7 +27,6 @@ from streamer.stores.keys import (
     quarantine_key,
 )
 
-VARIANTS_MAX_AGE_SECONDS: Final = 1.0
 DAY_MS: Final = 86_400_000
 
 
@@ -42,7 +40,6 @@ class RedisStore:
         *,
         tombstone_days: float,
         expire_after_days: float = 0.0,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep `client`; nothing is sent yet.
 
@@ -51,16 +48,12 @@ class RedisStore:
             group_id: The consumer group whose marks and freshness these are.
             tombstone_days: How long a forgotten user's marker stays.
             expire_after_days: Drop users after this inactivity; 0 keeps them.
-            monotonic: A clock in seconds.
         """
         self._execute: Callable[..., Any] = client.execute_command
         self._group_id = group_id
         self._tombstone_ms = int(tombstone_days * DAY_MS)
         self._expire_ms = int(expire_after_days * DAY_MS)
-        self._monotonic = monotonic
         self._scripts = {name: _Script(client, name) for name in ("write", "quarantine", "marks")}
-        self._variants: tuple[str, ...] = ()
-        self._variants_read_at = float("-inf")
 
     def read_histories(self, user_ids: Sequence[str]) -> list[bytes | None]:
         """Return each user's stored history; a key that holds no string reads as None."""
@@ -82,11 +75,12 @@ class RedisStore:
         n_bytes = 0
         is_tombstone = writes.is_tombstone.tolist()
         is_forgotten = writes.is_forgotten.tolist()
+        all_variants = self._all_variants(variants) if any(is_forgotten) else []
         for row, user_id in enumerate(writes.user_ids):
             keys.append(history_key(user_id))
             n_doomed = 0
             if is_forgotten[row]:
-                lost = [features_key(name, user_id) for name in self._all_variants(variants)]
+                lost = [features_key(name, user_id) for name in all_variants]
                 doomed += lost
                 n_doomed = len(lost)
             history = writes.histories[row]
@@ -149,14 +143,10 @@ class RedisStore:
             self._execute("HSET", FRESH, *pairs)
 
     def _all_variants(self, live: Sequence[str]) -> list[str]:
-        """Return every variant ever used; asked of Redis at most once a second."""
-        now = self._monotonic()
-        if now - self._variants_read_at >= VARIANTS_MAX_AGE_SECONDS:
-            with store_errors():
-                members: set[bytes] = self._execute("SMEMBERS", VARIANTS)
-            self._variants = tuple(sorted(member.decode() for member in members))
-            self._variants_read_at = now
-        return sorted({*live, *self._variants})
+        """Return every variant ever used. Forgetting is rare, so it asks each time."""
+        with store_errors():
+            members: set[bytes] = self._execute("SMEMBERS", VARIANTS)
+        return sorted({*live, *(member.decode() for member in members)})
 
 
 def read_values(

@@ -23,13 +23,16 @@ local function set(key, value, ttl_ms)
   end
 end
 
--- The digest that a compare-and-set compares; nil if the key holds something unknown.
+-- The digest that a compare-and-set compares; nil if the key holds something unknown, also a
+-- value that claims to be absent.
 local function stored_digest(key)
   local head = redis.pcall('GETRANGE', key, 0, 15)
   if type(head) ~= 'string' then return nil end
-  if head == '' then return ABSENT end
+  if head == '' and redis.call('EXISTS', key) == 0 then return ABSENT end
   if string.sub(head, 1, 3) ~= 'SH\1' then return nil end
-  return string.sub(head, 9, 16)
+  local digest = string.sub(head, 9, 16)
+  if digest == ABSENT then return nil end
+  return digest
 end
 
 -- A slow worker must not put an old model's features back.

@@ -1,0 +1,198 @@
+"""From the bytes of a batch to reads: which features may be used, and which users to fold in.
+
+Pure. Features count only if they are of the reader's own model: no product across models can
+happen, because the vectors of another model never leave this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.factors import Learner
+from streamer.history import HistoryBatch, event_times_ms
+from streamer.reader.feature_table import FeatureTable
+from streamer.reader.live_model import ServedModel
+from streamer.reader.read import Status, UserRead
+
+BROKEN_FEATURES: Final = "broken_features"
+BROKEN_HISTORY: Final = "broken_history"
+BEHIND_HISTORY: Final = "behind_history"
+FOLD_REJECTED: Final = "fold_rejected"
+
+DecodedHistories = tuple[HistoryBatch, NDArray[np.uint64], NDArray[np.bool_]]
+"""Histories, their digests, and which of them are broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What all reads of one call have in common.
+
+    Attributes:
+        served: The live model, or None.
+        age_seconds: Of the group's freshness, or None.
+        is_stale: Whether that is too old.
+    """
+
+    served: ServedModel | None
+    age_seconds: float | None
+    is_stale: bool
+
+
+def without_features(
+    user_ids: Sequence[str], moment: Moment, status: Status, error: str | None = None
+) -> list[UserRead]:
+    """Return reads of users of whom nothing is known."""
+    served = moment.served
+    model_id = None if served is None else served.model.model_id
+    generation = None if served is None else served.generation
+    rest = (model_id, generation, None, None, error, served)
+    return [
+        UserRead(user_id, status, moment.age_seconds, None, None, *rest) for user_id in user_ids
+    ]
+
+
+class Draft:
+    """Reads of a batch in the making, column by column."""
+
+    def __init__(self, user_ids: Sequence[str], features: FeatureTable, moment: Moment) -> None:
+        """Start from what the features alone say."""
+        self._user_ids = user_ids
+        self._moment = moment
+        self._is_usable = _usable(features, moment.served)
+        self._digests = features.headers["history_digest"].astype(np.uint64)
+        self._vectors = features.vectors
+        self._statuses = [Status.STALE if moment.is_stale else Status.FRESH] * len(user_ids)
+        self._errors: list[str | None] = [None] * len(user_ids)
+        self._histories: list[HistoryBatch | None] = [None] * len(user_ids)
+        numbers = ("as_of_ms", "written_ms", "model_id", "generation")
+        columns: list[list[int | None]] = [features.headers[name].tolist() for name in numbers]
+        self._as_of_ms, self._written_ms, self._model_ids, self._generations = columns
+        for row in np.flatnonzero(features.is_broken).tolist():
+            self._errors[row] = BROKEN_FEATURES
+        for row in np.flatnonzero(~self._is_usable).tolist():
+            self._forget(row)
+        is_cold = self._is_usable & (features.headers["n_solved"] == 0)
+        for row in np.flatnonzero(is_cold).tolist():
+            self._vectors[row] = None
+            self._statuses[row] = Status.COLD
+
+    @property
+    def unusable(self) -> NDArray[np.intp]:
+        """Rows of users whose features are missing, broken, or of another model."""
+        return np.flatnonzero(~self._is_usable)
+
+    def add_histories(
+        self, rows: NDArray[np.intp], decoded: DecodedHistories, learner: Learner
+    ) -> None:
+        """Take the histories of some users, and fold in whose features are not of them.
+
+        A broken history takes no good features away. Users without any entry become COLD: features
+        are only as good as the history they came from, and a forgotten user's are not served.
+
+        Args:
+            rows: Which users.
+            decoded: Their histories, as `streamer.history.decode` returns them.
+            learner: What to fold in with.
+        """
+        histories, digests, is_broken = decoded
+        for position, row in enumerate(rows.tolist()):
+            self._histories[row] = row_of(histories, position)
+            if is_broken[position]:
+                self._errors[row] = BROKEN_HISTORY
+        is_behind = ~self._is_usable[rows] | (self._digests[rows] != digests)
+        is_behind &= ~is_broken
+        is_empty = histories.counts == 0
+        for row in rows[is_behind & is_empty].tolist():
+            self._forget(row)
+        behind = np.flatnonzero(is_behind & ~is_empty)
+        if len(behind):
+            self._refold(rows[behind], histories.take(behind), learner)
+
+    def _refold(self, rows: NDArray[np.intp], histories: HistoryBatch, learner: Learner) -> None:
+        served = self._moment.served
+        if served is None:
+            self._leave_behind(rows, BEHIND_HISTORY)
+            return
+        factors = learner(histories, served.model)
+        vectors = factors.vectors[:, [0, min(1, factors.vectors.shape[1] - 1)]]
+        vectors.flags.writeable = False
+        is_rejected = factors.is_rejected | ~np.isfinite(vectors).all(axis=(1, 2))
+        self._leave_behind(rows[is_rejected], FOLD_REJECTED)
+        newest_ms = event_times_ms(histories.words[:, 0]).tolist()
+        for position in np.flatnonzero(~is_rejected).tolist():
+            row = int(rows[position])
+            self._forget(row)
+            self._as_of_ms[row] = newest_ms[position]
+            if factors.n_solved[position] > 0:
+                self._statuses[row] = Status.REFOLDED
+                self._vectors[row] = vectors[position]
+
+    def _leave_behind(self, rows: NDArray[np.intp], error: str) -> None:
+        """Keep what is stored for users who cannot be folded in, but say that it is behind."""
+        for row in rows.tolist():
+            self._errors[row] = error
+            if self._statuses[row] is Status.FRESH:
+                self._statuses[row] = Status.STALE
+
+    def degrade(self, rows: NDArray[np.intp], error: str) -> None:
+        """Say that Redis did not answer when it was asked about these."""
+        for row in rows.tolist():
+            self._statuses[row] = Status.DEGRADED
+            self._errors[row] = error
+
+    def finish(self) -> list[UserRead]:
+        """Return the reads, in the order of the users."""
+        return list(
+            map(
+                UserRead,
+                self._user_ids,
+                self._statuses,
+                repeat(self._moment.age_seconds),
+                self._as_of_ms,
+                self._written_ms,
+                self._model_ids,
+                self._generations,
+                self._vectors,
+                self._histories,
+                self._errors,
+                repeat(self._moment.served),
+            )
+        )
+
+    def _forget(self, row: int) -> None:
+        """Make a user COLD, whatever the features say."""
+        served = self._moment.served
+        self._statuses[row] = Status.COLD
+        self._vectors[row] = None
+        self._as_of_ms[row] = self._written_ms[row] = None
+        self._model_ids[row] = None if served is None else served.model.model_id
+        self._generations[row] = None if served is None else served.generation
+
+
+def row_of(histories: HistoryBatch, row: int) -> HistoryBatch:
+    """Return one user's history, a view."""
+    part = slice(row, row + 1)
+    return HistoryBatch(
+        histories.item_keys[part],
+        histories.words[part],
+        histories.counts[part],
+        histories.forgotten_before_ms[part],
+    )
+
+
+def _usable(features: FeatureTable, served: ServedModel | None) -> NDArray[np.bool_]:
+    """Say whose features may be served: any sound ones without a model, else only the model's."""
+    headers = features.headers
+    if served is None:
+        return np.asarray(headers["n_factors"] > 0)
+    model = served.model
+    # An id that two models share would be their writer's mistake; the sizes tell some of those.
+    return np.asarray(
+        (headers["model_id"] == model.model_id) & (headers["n_factors"] == model.n_factors)
+    )

@@ -1,0 +1,219 @@
+"""`plan` by example: models that come and go, learners that fail, users who are forgotten."""
+
+import numpy as np
+import oracle
+import pytest
+
+from streamer.factors import FeatureDtype, FoldInParams, ItemModel, RecencyFoldIn, UserFactors
+from streamer.history import ABSENT_DIGEST, HistoryBatch, Interactions, Outcome, decode, item_key
+from streamer.pipeline.step import NO_GENERATION, FeatureFormat, Known, LiveModel, plan
+
+NOON_MS = 1_764_000_000_000
+FORMAT = FeatureFormat(FeatureDtype.F32, NOON_MS + 1)
+MODEL = ItemModel.of(
+    9,
+    FoldInParams(alpha=1.0, regularization=1.0),
+    ["a", "b"],
+    np.eye(2, dtype=np.float32),
+    np.zeros(2, np.float32),
+)
+
+
+class Constant:
+    """A learner whose every number is the given one, per user where it is a list."""
+
+    name = "constant"
+
+    def __init__(self, numbers, *, is_rejected=False):
+        self.numbers, self.is_rejected = numbers, is_rejected
+
+    def __call__(self, histories, model):
+        shape = (len(histories), 2, model.n_factors)
+        numbers = np.broadcast_to(np.reshape(np.float32(self.numbers), (-1, 1, 1)), shape)
+        return UserFactors(
+            numbers.astype(np.float32),
+            np.ones(len(histories), np.int64),
+            np.full(len(histories), self.is_rejected),
+        )
+
+
+def live(generation=1, learner=None, variant="default"):
+    return LiveModel(variant, generation, MODEL, learner or RecencyFoldIn())
+
+
+def view(item_id, time_ms=NOON_MS):
+    return oracle.Interaction(item_key(item_id), oracle.DETAIL_VIEW, time_ms, 0)
+
+
+def arriving(*of_users, forgotten=None):
+    """Evidence of one list of interactions a user."""
+    pairs = [(row, each) for row, some in enumerate(of_users) for each in some]
+    return Interactions(
+        np.array([row for row, _ in pairs], np.intp),
+        np.array([each.item_key for _, each in pairs], np.uint64),
+        np.array([each.word for _, each in pairs], np.uint64),
+        np.array(forgotten or [0] * len(of_users), np.uint64),
+    )
+
+
+def stored(*states, generation=NO_GENERATION):
+    histories, digests, is_broken = decode([state and state.to_bytes() for state in states])
+    assert not is_broken.any()
+    return Known(histories, digests, np.full(len(states), generation, np.int64))
+
+
+def test_a_new_user_is_written_and_expected_to_be_absent():
+    step = plan(["u"], Known.nothing(1), arriving([view("a")]), live(), FORMAT)
+    assert step.writes.expected_digests.tolist() == [ABSENT_DIGEST]
+    assert step.writes.histories == [oracle.State().learn([view("a")]).to_bytes()]
+    assert step.outcomes.tolist() == [Outcome.NEW]
+    assert not step.writes.is_forgotten[0]
+    assert not step.writes.is_tombstone[0]
+
+
+def test_a_repetition_is_compared_in_the_store_but_not_written():
+    state = oracle.State().learn([view("a")])
+    step = plan(["u"], stored(state, generation=1), arriving([view("a")]), live(), FORMAT)
+    assert step.writes.histories == [b""]
+    assert step.writes.features == {"default": [b""]}
+    assert step.writes.expected_digests.tolist() == [state.digest]
+    assert step.n_folded == {"default": 0}
+
+
+def test_without_a_model_histories_are_kept_and_features_left_alone():
+    step = plan(["u"], Known.nothing(1), arriving([view("a")]), None, FORMAT)
+    assert step.writes.histories[0]
+    assert (step.writes.features, step.writes.generation) == ({}, 0)
+    assert (step.n_folded, step.n_fold_rejected) == ({}, {})
+    assert step.after.generations.tolist() == [NO_GENERATION]
+    then = plan(["u"], step.after, arriving([]), live(generation=3), FORMAT)
+    assert then.writes.histories == [b""]
+    assert oracle.read_features(then.writes.features["default"][0]).generation == 3
+
+
+@pytest.mark.parametrize("known_generation", [NO_GENERATION, 1, 3])
+def test_users_of_any_other_generation_are_folded_in_again(known_generation):
+    state = oracle.State().learn([view("a")])
+    known = stored(state, generation=known_generation)
+    step = plan(["u"], known, arriving([]), live(generation=2), FORMAT)
+    assert step.writes.histories == [b""]
+    features = oracle.read_features(step.writes.features["default"][0])
+    assert (features.generation, features.history_digest) == (2, state.digest)
+    assert step.after.generations.tolist() == [2]
+    assert step.writes.generation == 2
+
+
+def test_a_changed_history_is_not_known_to_have_features_until_it_is_folded_in():
+    state = oracle.State().learn([view("a")])
+    known = stored(state, generation=1)
+    step = plan(["u"], known, arriving([view("b", NOON_MS + 1)]), None, FORMAT)
+    assert step.after.generations.tolist() == [NO_GENERATION]
+
+
+@pytest.mark.parametrize(
+    ("learner", "dtype"),
+    [
+        (Constant(np.nan), FeatureDtype.F32),
+        (Constant(np.inf), FeatureDtype.F16),
+        (Constant(70_000.0), FeatureDtype.F16),
+        (Constant(1.0, is_rejected=True), FeatureDtype.F32),
+    ],
+)
+def test_a_failed_solve_leaves_features_as_they_are_and_is_tried_again(learner, dtype):
+    broken = live(generation=2, learner=learner)
+    state = oracle.State().learn([view("a")])
+    known = stored(state, state, generation=1)
+    evidence = arriving([view("b")], [])
+    step = plan(["changed", "same"], known, evidence, broken, FeatureFormat(dtype, NOON_MS))
+    assert [bool(value) for value in step.writes.histories] == [True, False]
+    assert step.writes.features == {"default": [b"", b""]}
+    assert step.n_folded == step.n_fold_rejected == {"default": 2}
+    assert step.after.generations.tolist() == [NO_GENERATION, 1]
+    mended = plan(["changed", "same"], step.after, evidence, live(generation=2), FORMAT)
+    assert all(mended.writes.features["default"])
+
+
+def test_a_failed_row_does_not_hold_its_neighbors_back():
+    learner = Constant([1.0, np.nan, 2.0])
+    evidence = arriving([view("a")], [view("a")], [view("a")])
+    step = plan(["u", "v", "w"], Known.nothing(3), evidence, live(learner=learner), FORMAT)
+    assert [bool(value) for value in step.writes.features["default"]] == [True, False, True]
+    assert step.after.generations.tolist() == [1, NO_GENERATION, 1]
+    assert (step.n_folded, step.n_fold_rejected) == ({"default": 3}, {"default": 1})
+    assert oracle.read_features(step.writes.features["default"][2]).vectors.max() == 2
+
+
+def test_a_forgotten_user_becomes_a_tombstone_and_stays_one():
+    state = oracle.State().learn([view("a")])
+    known = stored(state, generation=1)
+    evidence = arriving([view("b", NOON_MS)], forgotten=[NOON_MS])
+    step = plan(["u"], known, evidence, live(), FORMAT)
+    assert step.writes.histories == [oracle.State({}, NOON_MS).to_bytes()]
+    assert len(step.writes.histories[0]) == 24
+    assert step.writes.features == {"default": [b""]}
+    assert (step.writes.is_forgotten[0], step.writes.is_tombstone[0]) == (True, True)
+    again = plan(["u"], step.after, evidence, live(), FORMAT)
+    assert again.writes.histories == [b""]
+    assert (again.writes.is_forgotten[0], again.writes.is_tombstone[0]) == (False, True)
+    assert again.outcomes.tolist() == [Outcome.FORGOTTEN]
+
+
+def test_a_forgotten_user_who_comes_back_loses_old_features_and_gets_new_ones():
+    known = stored(oracle.State().learn([view("a")]), generation=1)
+    evidence = arriving([view("b", NOON_MS + 1)], forgotten=[NOON_MS])
+    step = plan(["u"], known, evidence, live(), FORMAT)
+    assert (step.writes.is_forgotten[0], step.writes.is_tombstone[0]) == (True, False)
+    features = oracle.read_features(step.writes.features["default"][0])
+    assert (features.n_interactions, features.as_of_ms) == (1, NOON_MS + 1)
+
+
+def test_forgetting_a_user_nobody_knows_leaves_a_tombstone():
+    step = plan(["u"], Known.nothing(1), arriving([], forgotten=[NOON_MS]), live(), FORMAT)
+    assert step.writes.histories == [oracle.State({}, NOON_MS).to_bytes()]
+    assert step.writes.is_forgotten[0]
+    assert step.n_folded == {"default": 0}
+
+
+def test_a_user_who_never_did_anything_stays_absent():
+    step = plan(["u"], Known.nothing(1), arriving([]), live(), FORMAT)
+    assert step.writes.histories == [b""]
+    assert step.after.digests.tolist() == [ABSENT_DIGEST]
+
+
+def test_a_stored_header_without_entries_and_forgets_is_never_overwritten_by_a_broken_one():
+    """Valid bytes, though no worker leaves them; whatever is written instead must be valid too."""
+    known = stored(oracle.State())
+    step = plan(["u"], known, arriving([]), live(), FORMAT)
+    assert step.writes.histories[0] == b"" or oracle.is_sound(step.writes.histories[0])
+
+
+def test_a_batch_of_nobody_is_a_plan_of_nothing():
+    step = plan([], Known.nothing(0), arriving(), live(), FORMAT)
+    assert (list(step.writes.histories), step.writes.features) == ([], {"default": []})
+
+
+def test_features_carry_their_variants_name():
+    evidence = arriving([view("a")])
+    step = plan(["u"], Known.nothing(1), evidence, live(variant="rows-b"), FORMAT)
+    assert list(step.writes.features) == list(step.n_folded) == ["rows-b"]
+
+
+def test_what_is_known_can_be_taken_and_put_by_row():
+    states = [oracle.State().learn([view("a", NOON_MS + number)]) for number in range(3)]
+    known = stored(*states, generation=4)
+    some = known.take(np.array([2, 0]))
+    assert some.digests.tolist() == [states[2].digest, states[0].digest]
+    target = Known.nothing(3)
+    target.put(np.array([0, 1]), some)
+    assert target.digests.tolist() == [states[2].digest, states[0].digest, ABSENT_DIGEST]
+    assert target.generations.tolist() == [4, 4, NO_GENERATION]
+    assert target.histories.counts.tolist() == [1, 1, 0]
+    some.digests[:] = 0
+    assert known.digests[2] == states[2].digest  # a copy, not a view
+
+
+def test_an_empty_batch_of_histories_has_nothing_in_it():
+    empty = HistoryBatch.empty(2)
+    assert len(empty) == 2
+    assert not empty.words.any()
+    assert not empty.forgotten_before_ms.any()
