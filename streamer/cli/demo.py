@@ -112,7 +112,7 @@ def command(
             "kafka": stack.kafka_name,
             "redis": stack.redis_version,
         }
-        console.print("\n".join(["", *last_lines(result)]), highlight=False)
+        console.print("\n".join(["", *last_lines(result)]), highlight=False, soft_wrap=True)
         if json_path is not None:
             json_path.write_text(json.dumps(result) + "\n", encoding="utf-8")
         if keep:

@@ -89,8 +89,8 @@ class LiveView:
         sums = (sum(total[name] for total in totals) for name in names)
         table.add_row("together", *(f"{value:,.0f}" for value in sums))
         table.caption = (
-            f"{rate:,.0f} events/s; append to readable in Redis: "
-            f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms (last {RECENT} s)"
+            f"{rate:,.0f} events/s, readable after p50 {p50 * 1000:.1f} ms, "
+            f"p99 {p99 * 1000:.1f} ms (last {RECENT} s)"
         )
         return table
 

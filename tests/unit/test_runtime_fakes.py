@@ -156,7 +156,7 @@ class Faults:
     def strike(self, call):
         error = self._planned[call].popleft() if self._planned[call] else self._always.get(call)
         if error is not None:
-            raise error
+            raise type(error)(str(error), error.kind)  # a new one: raising adds to a traceback
 
 
 class FakeSource:
