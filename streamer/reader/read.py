@@ -86,28 +86,22 @@ class UserRead:
         """
         return blend_many([self], now_ms)[0]
 
-    @property
-    def _half_life_s(self) -> float:
-        if self.served is None:
-            return _DEFAULT_HALF_LIFE_S
-        return self.served.model.params.blend_half_life_s
-
 
 def blend_many(reads: Sequence[UserRead], now_ms: int) -> list[NDArray[np.float32] | None]:
-    """Return ``read.vector(now_ms)`` of every read, in their order, 100 times faster.
+    """Return ``read.vector(now_ms)`` of every read, in their order, 20 times faster.
 
     Reads of different models may be mixed; each vector belongs to its own read's `model_id`.
     """
     blended: list[NDArray[np.float32] | None] = [None] * len(reads)
-    groups: dict[tuple[float, int], list[int]] = {}
+    groups: dict[tuple[ServedModel | None, int], list[int]] = {}
     for index, read in enumerate(reads):
         if read.vectors is not None:
-            group = (read._half_life_s, read.vectors.shape[1])  # noqa: SLF001  of this module
-            groups.setdefault(group, []).append(index)
-    for (half_life_s, n_factors), members in groups.items():
+            groups.setdefault((read.served, read.vectors.size), []).append(index)
+    for (served, size), members in groups.items():
         parts = [pair for index in members if (pair := reads[index].vectors) is not None]
-        stacked = np.concatenate(parts).reshape(len(members), 2, n_factors)
+        stacked = np.concatenate(parts).reshape(len(members), 2, size // 2)
         as_of_ms = np.array([reads[index].as_of_ms for index in members], np.float64)
+        half_life_s = served.model.params.blend_half_life_s if served else _DEFAULT_HALF_LIFE_S
         vectors = blend(stacked, (now_ms - as_of_ms) / 1000, half_life_s)
         for index, vector in zip(members, vectors, strict=True):
             blended[index] = vector

@@ -16,6 +16,9 @@ import yaml
 
 from streamer.cli.main import VERBS
 from streamer.config.settings import Settings, load_settings
+from streamer.metrics import WorkerMetrics
+from streamer.metrics.worker import PARTITION_GAUGES
+from streamer.pipeline.records import Partition
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
@@ -26,33 +29,22 @@ BOARD: dict[str, Any] = json.loads(BOARD_FILE.read_text())
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
-METRICS = """
-    records_consumed_total{topic}                   events_applied_total{topic,type}
-    records_dead_lettered_total{topic,reason}       records_abandoned_total{topic}
-    interactions_merged_total{outcome}              pipeline_delay_seconds{topic}[]
-    partition_lag_records{topic,partition}          partition_lag_seconds{topic,partition}
-    partition_next_offset{topic,partition}          partitions_assigned{}
-    partitions_paused{}                             rebalances_total{kind}
-    rewinds_total{cause}                            redis_conflicts_total{}
-    redis_retries_total{}                           redis_errors_total{kind}
-    loop_heartbeat_timestamp_seconds{}              loop_seconds_total{stage}
-    batch_records{}[]                               worker_state{state}
-    folds_total{variant}                            fold_rejected_total{variant,reason}
-    unknown_item_interactions_total{}               histories_quarantined_total{}
-    model_info{variant,model_id}                    cache_hits_total{}
-    cache_misses_total{}                            cache_users{}
-    build_info{version}
-"""
-
 
 def exposed_metrics() -> dict[str, frozenset[str]]:
     """Return the labels of every sample that a worker exposes, by the sample's name."""
-    exposed: dict[str, frozenset[str]] = {}
-    for name, labels, histogram in re.findall(r"(\w+)\{([\w,]*)\}(\[\])?", METRICS):
-        known = frozenset(filter(None, labels.split(",")))
-        for suffix in ("_bucket", "_sum", "_count") if histogram else ("",):
-            exposed[f"streamer_{name}{suffix}"] = known | ({"le"} if suffix == "_bucket" else set())
-    return exposed
+    metrics = WorkerMetrics(["play-events"], ["default"])
+    partition = Partition("play-events", 0)
+    metrics.watch_partitions(lambda: {name: {partition: 1.0} for name in PARTITION_GAUGES})
+    # What has no samples before the first trouble, or before the first model.
+    metrics.kafka_errors.labels("_TRANSPORT")
+    metrics.redis_errors.labels("timeout")
+    metrics.model_info.labels("default", "00")
+    metrics.model_loaded.labels("default")
+    return {
+        sample.name: frozenset(sample.labels)
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
 
 
 def metrics_in(expression: str) -> set[str]:

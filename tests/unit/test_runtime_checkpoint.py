@@ -12,7 +12,6 @@ from unit.test_runtime_fakes import (
 
 from streamer.errors import BrokerUnavailable, StoreUnavailable
 from streamer.metrics import WorkerMetrics
-from streamer.pipeline.ports import MarkMove
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.progress import Progress
 
@@ -100,6 +99,8 @@ def test_a_partition_of_a_new_group_begins_with_the_earliest_record(bench):
     assert bench.source.positions[PLAYS] == 40
     assert PLAYS not in bench.source.paused
     assert bench.checkpoints.admitted == [PLAYS]
+    assert bench.store.marks == {PLAYS: 40}  # what Redis forgets from now on is missed
+    assert bench.source.stored == {}
     assert bench.source.lowered == []
     assert bench.rewinds() == NO_REWINDS
     assert bench.said == []
@@ -269,7 +270,7 @@ def test_a_lower_commit_that_was_lost_is_made_good_by_whoever_comes_next(bench):
 def test_a_mark_that_a_zombie_moved_ahead_of_ours_vouches_for_ours_too(bench):
     bench.begin(PLAYS)
     bench.apply(PLAYS, 10)
-    bench.store.move_marks({PLAYS: MarkMove(None, 25)})
+    bench.store.marks[PLAYS] = 25
     bench.checkpoints.save()
     assert bench.source.stored == {PLAYS: 10}
     assert bench.rewinds() == NO_REWINDS
@@ -307,7 +308,7 @@ def test_a_lost_partition_stores_nothing(bench):
     bench.checkpoints.save()
     bench.checkpoints.publish_freshness()
     assert bench.source.stored == {}
-    assert bench.store.marks == {}
+    assert bench.store.marks == {PLAYS: 0}
     assert bench.store.fresh_ms == {}
 
 

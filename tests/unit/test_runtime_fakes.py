@@ -302,13 +302,17 @@ class FakeSource:
             self.scheduled.popleft()()
 
     def _take(self, max_records):
+        """Take records from all partitions in turn, as a consumer does."""
         records = []
-        for partition in sorted(self._owned - self.paused):
-            start = self.positions[partition] - self.first_offsets[partition]
-            room = max_records - len(records)
-            taken = self.log[partition][start : start + room]
-            self.positions[partition] += len(taken)
-            records += taken
+        while len(records) < max_records:
+            n_before = len(records)
+            for partition in sorted(self._owned - self.paused):
+                place = self.positions[partition] - self.first_offsets[partition]
+                if place < len(self.log[partition]) and len(records) < max_records:
+                    records.append(self.log[partition][place])
+                    self.positions[partition] += 1
+            if len(records) == n_before:
+                break
         return records
 
     def _forget(self, partitions):
