@@ -25,7 +25,7 @@ from streamer.runtime.live_model import LiveModelFollower
 from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
-from streamer.runtime.startup import Startup, ensure_topics
+from streamer.runtime.startup import Startup, ensure_expiry, ensure_topics
 from streamer.runtime.updater import Updater
 from streamer.stores import RedisStore, connect, ping
 
@@ -99,6 +99,9 @@ class Worker:
         startup.wait_for(
             lambda: ensure_topics(admin, kafka.topics, kafka.dead_letter_suffix, self.log)
         )
+        expire_after_days = self.settings.redis.expire_after_days
+        if expire_after_days:
+            startup.wait_for(lambda: ensure_expiry(admin, kafka.topics, expire_after_days))
 
     def _run(self) -> None:
         worker = self.settings.worker

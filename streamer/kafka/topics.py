@@ -145,6 +145,21 @@ def missing_topics(admin: AdminClient, names: Collection[str]) -> list[str]:
     return [name for name in names if name not in there]
 
 
+def retention_days(admin: AdminClient, names: Collection[str]) -> dict[str, float]:
+    """Return how long each topic keeps its records; infinity if it keeps them for good.
+
+    Raises:
+        ConfigError: Kafka refuses to show the topics' settings.
+        BrokerUnavailable: No answer within 8 s.
+    """
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    found = {}
+    for name in names:
+        retention_ms = int(_topic_settings(admin, name, deadline)["retention.ms"])
+        found[name] = retention_ms / DAY_MS if retention_ms >= 0 else float("inf")
+    return found
+
+
 def _create(specs: Sequence[TopicSpec], admin: AdminClient, deadline: float) -> set[str]:
     """Create topics and return the names of those that nobody else created meanwhile."""
     if not specs:

@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 
 from streamer.errors import BrokerUnavailable, ConfigError, TransientError
-from streamer.kafka.topics import create_topics, missing_topics, topic_specs
+from streamer.kafka.topics import create_topics, missing_topics, retention_days, topic_specs
 from streamer.runtime.observer import LoopObserver
 
 RETRY_SECONDS: Final = 0.5
@@ -98,6 +98,22 @@ def ensure_topics(
             kind="dead_letter_topic",
         ) from error
     log.info("dead_letter_topics_created", topics=[spec.name for spec in wanted])
+
+
+def ensure_expiry(admin: AdminClient, topics: Sequence[str], expire_after_days: float) -> None:
+    """Refuse an expiry shorter than the log: a replay would bring back old taste alone.
+
+    Raises:
+        ConfigError: Users would expire while the log still holds their events.
+        BrokerUnavailable: Kafka did not answer.
+    """
+    there = set(topics) - set(missing_topics(admin, topics))
+    longest = max(retention_days(admin, sorted(there)).values(), default=0.0)
+    if expire_after_days < longest:
+        raise ConfigError(
+            f"[redis] expire_after_days = {expire_after_days:g} is shorter than the topics' "
+            f"retention of {longest:g} days; make it longer, or 0 to keep users"
+        )
 
 
 def _replication(admin: AdminClient) -> int:

@@ -26,7 +26,7 @@ def with_bytes(start, new):
 
 def judge(value):
     histories, found, is_broken = decode([value])
-    assert histories.counts[0] == (0 if is_broken[0] else oracle.read_history(value).to_bytes()[4])
+    assert histories.counts[0] == (0 if is_broken[0] else value[4])
     return bool(is_broken[0]), int(found[0])
 
 
