@@ -32,6 +32,6 @@ const unit = (vector) => vector.map((x) => x / (Math.hypot(...vector) || 1));
 /** The vector to multiply with the items; halfLifeSeconds is the model's blend_half_life_s. */
 export function blend({ vectors, asOfMs }, nowMs, halfLifeSeconds) {
   const g = 2 ** (-Math.max(0, nowMs - asOfMs) / 1000 / halfLifeSeconds);
-  const [recent, lasting] = vectors.map(unit);
+  const [recent, lasting = recent] = vectors.map(unit);
   return recent.map((x, f) => g * x + (1 - g) * lasting[f]);
 }

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console
@@ -92,6 +93,7 @@ def command(
     if anything is wrong. Servers, data and processes are gone afterwards.
     """
     console = Console()
+    signal.signal(signal.SIGTERM, _leave)  # like Ctrl-C: with everything cleaned up
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="streamer-demo-")))
         console.print("starting Kafka and Redis ...")
@@ -121,6 +123,10 @@ def command(
         context.exit(1)
     if result["verify"]["different"]:
         context.exit(1)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _demo(folder: Path, stack: LocalStack, console: Console) -> Demo:

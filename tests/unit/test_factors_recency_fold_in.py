@@ -1,6 +1,5 @@
 """The learner by example, in numbers that can be checked by hand."""
 
-
 import numpy as np
 import oracle
 import pytest
@@ -149,6 +148,15 @@ def test_a_solve_that_is_not_finite_in_float32_is_rejected():
     tiny = item_model([[1e-40]], alpha=1e10, regularization=1e-80)
     factors = fold_in([play("a")], model=tiny)
     assert factors.is_rejected.tolist() == [True]
+
+
+@pytest.mark.parametrize("alpha", [1e16, 1e17, 1e20])
+def test_a_system_that_float64_cannot_tell_from_a_singular_one_harms_no_neighbor(alpha):
+    """Two kinds of one item under an absurd α, which loading does not refuse."""
+    factors = fold_in([play("a"), thumb("a", 2, 1)], [play("b")], model=item_model(alpha=alpha))
+    assert not factors.is_rejected[1]
+    assert factors.vectors[1, 1, 1] == pytest.approx(1.0)
+    assert factors.is_rejected[0] or factors.vectors[0, 1, 0] == pytest.approx(1.0)
 
 
 def test_the_learner_has_the_name_that_features_carry():
