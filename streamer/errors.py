@@ -7,6 +7,7 @@ StreamerError
 ├── TransientError     a command gives up with exit 69; a running worker pauses and retries
 │   ├── StoreUnavailable
 │   └── BrokerUnavailable
+├── StoreForgot        rewind: Redis lost writes that it had acknowledged
 ├── RestartNeeded      end the process (exit 75); a supervisor starts it again, which is safe
 └── PartitionLost      drop: another member owns it
 
@@ -58,6 +59,10 @@ class StoreUnavailable(TransientError):
 
 class BrokerUnavailable(TransientError):
     """Kafka did not answer in time, or refused for the moment."""
+
+
+class StoreForgot(StreamerError):
+    """Redis lost writes that it had acknowledged; everything since the marks must come again."""
 
 
 class RestartNeeded(StreamerError):

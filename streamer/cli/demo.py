@@ -221,7 +221,7 @@ def _keep(demo: Demo, view: LiveView, rate: float) -> None:
     demo.console.print("\ngoing on until Ctrl-C; in another terminal:")
     for name, value in demo.ours.items():
         demo.console.print(f"  export {name}={value}", highlight=False, soft_wrap=True)
-    demo.console.print("  streamer get viewer-000007", highlight=False)
+    demo.console.print(f"  {sys.argv[0]} get viewer-000007", highlight=False)
     try:
         with (
             _producing(demo, "--rate", str(rate), "--seconds", str(KEEP_SECONDS)) as producer,

@@ -24,7 +24,7 @@ from streamer.reader import FeatureReader, ReaderSettings, Status, TopK, UserRea
 from streamer.reader.source import RedisSource
 from streamer.stores import ping
 
-LEAST_WIDTH: Final = 110
+LEAST_WIDTH: Final = 120
 """Of the tables where there is no terminal that says how wide it is."""
 STYLES: Final = {
     Status.FRESH: "bold green",
@@ -37,7 +37,7 @@ MEANINGS: Final = {
     Status.FRESH: "everything that workers have applied is in it",
     Status.STALE: "the newest events may be missing",
     Status.REFOLDED: "folded in here: the stored features are missing, behind, or another model's",
-    Status.COLD: "nothing to fold in, so titles are ranked by popularity",
+    Status.COLD: "nothing to fold in; popular titles instead",
     Status.DEGRADED: "Redis did not answer",
 }
 FIXED_WORDS: Final = {
@@ -156,7 +156,8 @@ def _show(read: UserRead, answer: dict[str, Any]) -> None:
     if answer["history"]:
         console.print(_history_table(answer["history"], now_ms))
     else:
-        console.print(Text("no history: nobody of this name has done anything yet", "italic"))
+        since = "since then" if answer["forgotten_before_ms"] else "that workers have seen"
+        console.print(Text(f"no history: this viewer has done nothing {since}", "italic"))
     if answer["top"]:
         console.print(_top_table(answer))
     else:
@@ -187,8 +188,8 @@ def _summary(read: UserRead, answer: dict[str, Any], now_ms: int) -> Table:
 
 def _history_table(entries: list[dict[str, Any]], now_ms: int) -> Table:
     table = Table(title=f"history, {len(entries)} entries, newest first", title_justify="left")
-    table.add_column("title", overflow="fold", ratio=3)
-    table.add_column("what", ratio=2)
+    table.add_column("title", overflow="fold")
+    table.add_column("what", no_wrap=True)
     table.add_column("when", no_wrap=True)
     table.add_column("strength", justify="right")
     for entry in entries:

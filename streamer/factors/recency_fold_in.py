@@ -16,6 +16,7 @@ both vectors. Its matrix is positive definite whatever the weights.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 import numpy as np
@@ -133,12 +134,25 @@ def _solve(
     y = np.sqrt(model.params.alpha * weights)
     system = y[..., :, None] * gram * y[..., None, :]
     system[..., np.arange(width), np.arange(width)] += 1.0
-    z = np.linalg.solve(system, (y * targets)[..., None])
+    z = _solve_each(system, (y * targets)[..., None])
     solution = ((y * z[..., 0])[..., None, :] @ x)[..., 0, :]
     # In whitened coordinates ‖·‖² is uᵀ(G + λI)u.
     bound = (model.params.alpha * weights).sum(axis=2)
     holds = (solution**2).sum(axis=2) <= bound * (1 + BOUND_SLACK)
-    vectors = (solution @ model.whitening.T).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is rejected
+        vectors = (solution @ model.whitening.T).astype(np.float32)
     is_sound = holds & np.isfinite(vectors).all(axis=2)
     assert vectors.shape == (N_VECTORS, n_users, model.n_factors)
     return vectors.transpose(1, 0, 2), ~is_sound.all(axis=0)
+
+
+def _solve_each(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve many systems; one that float64 cannot tell from a singular one gives NaN."""
+    try:
+        solved = np.asarray(np.linalg.solve(system, right), np.float64)
+    except np.linalg.LinAlgError:  # absurd parameters; it must not harm the other users
+        solved = np.full(right.shape, np.nan)
+        for index in np.ndindex(right.shape[:-2]):
+            with contextlib.suppress(np.linalg.LinAlgError):
+                solved[index] = np.linalg.solve(system[index], right[index])
+    return solved

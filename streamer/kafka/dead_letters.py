@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from streamer.errors import BrokerUnavailable
+from streamer.errors import BrokerUnavailable, RestartNeeded
 from streamer.events import MAX_VALUE_BYTES
 from streamer.kafka.client import SILENT_LOGGER, broker_errors, client_settings
 from streamer.pipeline.records import Record, Rejected
@@ -36,6 +36,7 @@ class KafkaDeadLetters:
         self._n_pending = 0
         self._failed: list[Rejected] = []
         self._last_error = ""
+        self._has_failed_for_good = False
         with broker_errors("creating a producer"):
             self._producer = Producer(
                 client_settings(
@@ -56,12 +57,15 @@ class KafkaDeadLetters:
 
         Raises:
             BrokerUnavailable: Some were refused; the next call sends them again.
+            RestartNeeded: This producer will never deliver again.
         """
-        if self._failed:
+        if self._failed and not self._has_failed_for_good:
             again, self._failed = self._failed, []
             self.send(again)
         if self._n_pending:
             self._producer.flush(timeout_seconds)
+        if self._has_failed_for_good:
+            raise RestartNeeded(f"Kafka: the producer of dead letters failed: {self._last_error}")
         if self._failed:
             raise BrokerUnavailable(
                 f"{len(self._failed)} dead letters were refused: {self._last_error}",
@@ -74,6 +78,11 @@ class KafkaDeadLetters:
         self._producer.purge()
         self._producer.poll(0)
 
+    def _refused(self, letter: Rejected, error: KafkaError) -> None:
+        self._last_error = error.str()
+        self._failed.append(letter)
+        self._has_failed_for_good |= error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
+
     def _send_one(self, letter: Rejected) -> None:
         record = letter.record
         is_whole = _size(record) <= MAX_LETTER_BYTES and len(record.value or b"") <= MAX_VALUE_BYTES
@@ -81,8 +90,7 @@ class KafkaDeadLetters:
         def on_delivery(error: KafkaError | None, _: Message) -> None:
             self._n_pending -= 1
             if error is not None:
-                self._last_error = error.str()
-                self._failed.append(letter)
+                self._refused(letter, error)
 
         try:
             self._producer.produce(
@@ -96,6 +104,8 @@ class KafkaDeadLetters:
         except BufferError:
             self._last_error = "the producer's queue is full"
             self._failed.append(letter)
+        except KafkaException as exception:
+            self._refused(letter, exception.args[0])
         else:
             self._n_pending += 1
 

@@ -18,6 +18,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from streamer.errors import BrokerUnavailable
 from streamer.kafka.client import (
     SILENT_LOGGER,
     broker_errors,
@@ -190,7 +191,7 @@ class KafkaSource:
                 # Erroneous state: it was taken from us a moment ago. Its new owner repeats the
                 # records, which changes nothing.
                 if exception.args[0].code() != KafkaError._STATE:  # noqa: SLF001
-                    raise
+                    raise BrokerUnavailable(f"storing an offset: {exception}") from exception
 
     def close(self) -> None:
         """Commit what is stored and leave the group; may take as long as the broker does."""

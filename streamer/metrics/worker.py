@@ -131,7 +131,7 @@ class WorkerMetrics:
             self.loop_seconds.labels(stage)
         for kind in ("assigned", "revoked", "lost"):
             self.rebalances.labels(kind)
-        for cause in ("mark_behind", "mark_missing"):
+        for cause in ("mark_behind", "mark_missing", "writes_missing"):
             self.rewinds.labels(cause)
         self.set_state(WorkerState.STARTING)
 

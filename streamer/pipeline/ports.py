@@ -48,6 +48,10 @@ class FeatureStore(Protocol):
 
         History and features of one user change together. Without an answer, any part of the
         batch may have been written.
+
+        Raises:
+            StoreForgot: Writes acknowledged to this object are gone; nothing was written. The
+                next call starts anew.
         """
         ...
 
@@ -56,7 +60,11 @@ class FeatureStore(Protocol):
         ...
 
     def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
-        """Set each mark whose stored value is the expected one; return what is stored then."""
+        """Set each mark whose stored value is the expected one; return what is stored then.
+
+        Raises:
+            StoreForgot: Writes acknowledged to this object are gone; no mark was set.
+        """
         ...
 
     def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:

@@ -167,7 +167,7 @@ def plan(
     after_digests = digests(histories)
     is_empty = histories.counts == 0
     has_nothing = is_empty & (histories.forgotten_before_ms == 0)
-    after_digests[has_nothing] = ABSENT_DIGEST
+    after_digests[has_nothing & (known.digests == ABSENT_DIGEST)] = ABSENT_DIGEST
     has_changed = after_digests != known.digests
     changed = np.flatnonzero(has_changed)
     history_values = _scatter(

@@ -8,6 +8,7 @@ replication stream), so the partition is read again from the mark; merging again
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -15,6 +16,10 @@ from streamer.metrics import WorkerMetrics
 from streamer.pipeline.ports import FeatureStore, MarkMove, RecordSource
 from streamer.pipeline.records import Partition
 from streamer.runtime.progress import Progress
+
+
+WRITES_MISSING: Final = "writes_missing"
+"""The marks are as we left them, but writes after them are gone."""
 
 
 class Checkpoints:
@@ -102,7 +107,8 @@ class Checkpoints:
             partitions: Which; None for all of ours.
 
         Raises:
-            StoreUnavailable: Nothing was stored in Kafka; call again.
+            TransientError: Some of it is not done; call again.
+            StoreForgot: No mark vouches for what was applied; `rewind` is due.
         """
         mine = self._marks if partitions is None else set(partitions) & set(self._marks)
         moves = {p: MarkMove(self._marks[p], self._next_offsets.get(p)) for p in mine}
@@ -112,13 +118,19 @@ class Checkpoints:
             mark = stored[partition]
             is_ours = mark == (expected if next_offset is None else next_offset)
             if not is_ours and expected is not None and (mark is None or mark < expected):
-                self._begin_rewind(partition, mark)
+                self._begin_rewind(partition, _cause(mark))
                 continue
             self._marks[partition] = mark
             if next_offset is not None and mark is not None and mark >= next_offset:
                 vouched[partition] = next_offset
-                del self._next_offsets[partition]
         self._source.store_offsets(vouched)
+        for partition in vouched:
+            del self._next_offsets[partition]
+
+    def rewind(self) -> None:
+        """Read every partition again from its mark: the store forgot what came after."""
+        for partition in list(self._marks):
+            self._begin_rewind(partition, WRITES_MISSING)
 
     def publish_freshness(self) -> None:
         """Tell readers how fresh each partition is."""
@@ -133,7 +145,8 @@ class Checkpoints:
         if mark is not None and mark >= commit:
             return commit
         # Remembered before anything is changed: a second attempt would see the lowered commit.
-        self._waiting[partition] = self._waiting[partition] or _cause(mark)
+        if self._waiting[partition] in {None, WRITES_MISSING}:
+            self._waiting[partition] = _cause(mark)
         start = earliest if mark is None else max(mark, earliest)
         if start > (mark or 0):
             self._log.error(
@@ -147,11 +160,12 @@ class Checkpoints:
         self._source.lower_commit(partition, min(start, commit))
         return start
 
-    def _begin_rewind(self, partition: Partition, mark: int | None) -> None:
-        self._source.pause([partition])
+    def _begin_rewind(self, partition: Partition, cause: str) -> None:
         self._marks.pop(partition, None)
         self._next_offsets.pop(partition, None)
-        self._waiting[partition] = _cause(mark)
+        self._waiting[partition] = cause
+        # If this fails, records come that vouch for nothing, until the partition is admitted.
+        self._source.pause([partition])
 
     def _count_rewind(self, partition: Partition, cause: str | None, next_offset: int) -> None:
         if cause is None:

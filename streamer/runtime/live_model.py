@@ -48,6 +48,7 @@ class LiveModelFollower:
         self._log = log
         self._current: LiveModel | None = None
         self._refused: Pointer | None = None
+        self._last_refusal = ""
         self._has_said_missing = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -89,7 +90,11 @@ class LiveModelFollower:
 
     def _is_current(self, pointer: Pointer) -> bool:
         live = self._current
-        return live is not None and live.generation == pointer.generation
+        return (
+            live is not None
+            and live.generation == pointer.generation
+            and f"{live.model.model_id:016x}" == pointer.model_id
+        )
 
     def _load(self, pointer: Pointer) -> None:
         live = self._current
@@ -117,7 +122,8 @@ class LiveModelFollower:
         )
 
     def _refuse(self, pointer: Pointer | None, error: ModelError) -> None:
-        if pointer is not None or self._refused is None:
+        if str(error) != self._last_refusal:
+            self._last_refusal = str(error)
             self._metrics.model_errors.labels(self._variant).inc()
             self._log.error("model_refused", variant=self._variant, error=str(error))
         self._refused = pointer or self._refused

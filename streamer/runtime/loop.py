@@ -14,6 +14,7 @@ import structlog
 from streamer.errors import (
     BrokerUnavailable,
     RestartNeeded,
+    StoreForgot,
     StoreUnavailable,
     TransientError,
 )
@@ -87,6 +88,7 @@ class WorkerLoop:
         self._give_up_at: float | None = None
         self._held_since: float | None = None
         self._fatal_code: str | None = None
+        self._is_store_down = False
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`; may be called from a signal handler."""
@@ -119,6 +121,8 @@ class WorkerLoop:
             self._observer.state(WorkerState.RUNNING)
             self._observer.consumed(records)
             self._learn(records)
+        elif self._is_store_down:
+            self._observer.state(WorkerState.HELD)
         elif not self._checkpoints.is_admitting:
             self._observer.state(WorkerState.IDLE)
         if time.monotonic() >= self._next_checkpoint_at:
@@ -165,6 +169,8 @@ class WorkerLoop:
         while True:
             try:
                 result = call()
+            except StoreForgot:
+                self._rewind()
             except TransientError as error:
                 attempt += 1
                 self._observer.failed(error, attempt)
@@ -174,6 +180,14 @@ class WorkerLoop:
             else:
                 self._release()
                 return result
+
+    def _rewind(self) -> None:
+        """Read everything since the marks again; the batch in hand vouches for nothing."""
+        self._updater.forget_cache()
+        try:
+            self._checkpoints.rewind()
+        except BrokerUnavailable as error:
+            self._observer.failed(error, 1)  # not paused: its records vouch for nothing either
 
     def _hold(self) -> None:
         if self._held_since is None:
@@ -231,6 +245,8 @@ class WorkerLoop:
         try:
             if self._checkpoints.admit():
                 self._updater.forget_cache()
+        except StoreForgot:
+            self._rewind()
         except TransientError as error:
             self._observer.failed(error, 1)
             self._observer.state(WorkerState.HELD)
@@ -243,8 +259,13 @@ class WorkerLoop:
             try:
                 self._checkpoints.save(partitions)
                 self._checkpoints.publish_freshness()
-            except StoreUnavailable as error:
+            except StoreForgot:
+                self._rewind()
+            except TransientError as error:
                 self._observer.failed(error, 1)
+                self._is_store_down = isinstance(error, StoreUnavailable)
+            else:
+                self._is_store_down = False
 
     # --- what the source tells us, from inside poll and wait -----------------------------------
 

@@ -16,6 +16,9 @@ MARKS: Final = "st:mark:{00}"
 FRESH: Final = "st:fresh"
 VARIANTS: Final = "st:variants"
 
+SEQUENCES: Final = "st:seq:{00}:"
+"""Before a writer's id: the number of its last acknowledged write."""
+
 _BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
 
 

@@ -1,7 +1,10 @@
--- Compare-and-set of marks. KEYS the hash; ARGV per mark: field, expected ('' none), new ('' stay).
--- Returns what is stored then, false where there is none.
+-- Compare-and-set of marks. KEYS the hash, the writer's sequence; ARGV acknowledged, then per mark:
+-- field, expected ('' none), new ('' stay).
+-- Returns what is stored then, false where there is none; or false if this Redis has forgotten a
+-- write that it had acknowledged: then no mark may vouch for it.
+if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[1]) then return false end
 local stored = {}
-for arg = 1, #ARGV, 3 do
+for arg = 2, #ARGV, 3 do
   local current = redis.call('HGET', KEYS[1], ARGV[arg])
   if (current or '') == ARGV[arg + 1] and ARGV[arg + 2] ~= '' and current ~= ARGV[arg + 2] then
     current = ARGV[arg + 2]

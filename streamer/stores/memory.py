@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from streamer.errors import StoreForgot
 from streamer.pipeline.ports import MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
@@ -20,6 +21,7 @@ class MemoryStore:
         variants: Every variant ever used.
         marks: Next offset by partition.
         fresh_ms: Freshness by partition.
+        sequence: Number of the last write that the store remembers.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,8 @@ class MemoryStore:
         self.variants: set[str] = set()
         self.marks: dict[Partition, int] = {}
         self.fresh_ms: dict[Partition, int] = {}
+        self.sequence = 0
+        self._acknowledged = 0
 
     def read_histories(self, user_ids: Sequence[str]) -> list[bytes | None]:
         """Return each user's stored history, None where there is none."""
@@ -34,6 +38,9 @@ class MemoryStore:
 
     def write(self, writes: UserWrites) -> WriteOutcome:
         """Write every user whose stored digest is the expected one."""
+        self._ensure_remembering()
+        self._acknowledged += 1
+        self.sequence = self._acknowledged
         conflicts: dict[int, bytes | None] = {}
         n_superseded = n_quarantined = n_bytes = 0
         for row, user_id in enumerate(writes.user_ids):
@@ -72,6 +79,7 @@ class MemoryStore:
 
     def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
         """Set each mark whose stored value is the expected one; return what is stored then."""
+        self._ensure_remembering()
         for partition, move in moves.items():
             if move.next_offset is not None and self.marks.get(partition) == move.expected:
                 self.marks[partition] = move.next_offset
@@ -80,6 +88,12 @@ class MemoryStore:
     def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         """Return each partition's mark, None where there is none."""
         return {partition: self.marks.get(partition) for partition in partitions}
+
+    def _ensure_remembering(self) -> None:
+        """Raise StoreForgot if a test took acknowledged writes away."""
+        if self.sequence < self._acknowledged:
+            self._acknowledged = 0
+            raise StoreForgot("the store has forgotten writes that it had acknowledged")
 
     def write_fresh(self, fresh_ms: Mapping[Partition, int]) -> None:
         """Publish freshness by partition."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final
+from uuid import uuid4
 
 import redis
 
+from streamer.errors import StoreForgot
 from streamer.pipeline.ports import MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
@@ -20,6 +22,7 @@ from streamer.stores.client import store_errors
 from streamer.stores.keys import (
     FRESH,
     MARKS,
+    SEQUENCES,
     VARIANTS,
     features_key,
     history_key,
@@ -31,7 +34,11 @@ DAY_MS: Final = 86_400_000
 
 
 class RedisStore:
-    """The feature store on Redis 6.2 or newer. Every call raises StoreUnavailable."""
+    """The feature store on Redis 6.2 or newer. Every call raises StoreUnavailable.
+
+    Every write leaves its number in Redis, in the same script call. A number below the last
+    acknowledged one means that Redis failed over or restarted and forgot: StoreForgot.
+    """
 
     def __init__(
         self,
@@ -53,6 +60,9 @@ class RedisStore:
         self._group_id = group_id
         self._tombstone_ms = int(tombstone_days * DAY_MS)
         self._expire_ms = int(expire_after_days * DAY_MS)
+        self._sequence_key = SEQUENCES + uuid4().hex
+        self._acknowledged = 0
+        self._attempted = 0
         self._scripts = {name: _Script(client, name) for name in ("write", "quarantine", "marks")}
 
     def read_histories(self, user_ids: Sequence[str]) -> list[bytes | None]:
@@ -91,10 +101,19 @@ class RedisStore:
                 features = writes.features[variant][row]
                 args.append(features)
                 n_bytes += len(features)
-        head = (len(writes.user_ids), len(variants), self._tombstone_ms, self._expire_ms)
-        conflicts, n_superseded, n_quarantined = self._scripts["write"](
-            keys + doomed, [*head, writes.generation, *args]
+        self._attempted += 1
+        head = (
+            self._acknowledged,
+            self._attempted,
+            len(writes.user_ids),
+            len(variants),
+            self._tombstone_ms,
+            self._expire_ms,
+            writes.generation,
         )
+        answer = self._scripts["write"]([self._sequence_key, *keys, *doomed], [*head, *args])
+        conflicts, n_superseded, n_quarantined = self._remembering(answer)
+        self._acknowledged = self._attempted
         stored = dict(zip(conflicts[::2], conflicts[1::2], strict=True))
         return WriteOutcome(
             conflicts={row: None if value == 0 else value for row, value in stored.items()},
@@ -115,12 +134,12 @@ class RedisStore:
         """Compare and set each mark; return what is stored then."""
         if not moves:
             return {}
-        args: list[bytes | int | str] = []
+        args: list[bytes | int | str] = [self._acknowledged]
         for partition, move in moves.items():
             args.append(partition_field(self._group_id, partition))
             args.append("" if move.expected is None else move.expected)
             args.append("" if move.next_offset is None else move.next_offset)
-        stored = self._scripts["marks"]([MARKS], args)
+        stored = self._remembering(self._scripts["marks"]([MARKS, self._sequence_key], args))
         return dict(zip(moves, map(_offset, stored), strict=True))
 
     def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
@@ -141,6 +160,13 @@ class RedisStore:
             pairs += (partition_field(self._group_id, partition), before_ms)
         with store_errors():
             self._execute("HSET", FRESH, *pairs)
+
+    def _remembering(self, answer: Any) -> Any:  # noqa: ANN401  whatever the script returns
+        """Return the answer, unless Redis has forgotten one of our acknowledged writes."""
+        if answer is None:
+            self._acknowledged = 0  # what comes again is counted from here
+            raise StoreForgot("Redis has forgotten writes that it had acknowledged")
+        return answer
 
     def _all_variants(self, live: Sequence[str]) -> list[str]:
         """Return every variant ever used. Forgetting is rare, so it asks each time."""

@@ -1,19 +1,23 @@
 -- Compare-and-set of many users at once: docs/reference/redis.md.
 --
--- KEYS  per user: history, then the features of each live variant; at the end, the features that
---       forgotten users lose, in order.
--- ARGV  n_users, n_live, tombstone_ms, expire_ms (0: never), generation;
+-- KEYS  the writer's sequence; per user: history, then the features of each live variant; at the
+--       end, the features that forgotten users lose, in order.
+-- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never), generation;
 --       per user: expected digest (8 bytes), history ('' stays), number of features to delete,
 --       1 if the history is a tombstone, then the features of each live variant ('' stay).
--- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined.
+-- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined; or
+-- false, with nothing written, if this Redis has forgotten a write that it had acknowledged.
 -- A stored value of 0 means that the key holds no string.
 
 local ABSENT = string.rep('\0', 8)
-local n_users, n_live = tonumber(ARGV[1]), tonumber(ARGV[2])
-local tombstone_ms, expire_ms = ARGV[3], ARGV[4]
-local generation = tonumber(ARGV[5])
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then return false end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', 86400000)
+
+local n_users, n_live = tonumber(ARGV[3]), tonumber(ARGV[4])
+local tombstone_ms, expire_ms = ARGV[5], ARGV[6]
+local generation = tonumber(ARGV[7])
 local conflicts, n_superseded, n_quarantined = {}, 0, 0
-local arg, next_doomed = 6, n_users * (1 + n_live) + 1
+local arg, next_doomed = 8, n_users * (1 + n_live) + 2
 
 local function set(key, value, ttl_ms)
   if ttl_ms == '0' then
@@ -51,7 +55,7 @@ local function set_features(key, value)
 end
 
 for row = 0, n_users - 1 do
-  local first_key = row * (1 + n_live) + 1
+  local first_key = row * (1 + n_live) + 2
   local history_key = KEYS[first_key]
   local expected, history = ARGV[arg], ARGV[arg + 1]
   local n_doomed, is_tombstone = tonumber(ARGV[arg + 2]), ARGV[arg + 3] == '1'

@@ -403,7 +403,8 @@ class RedisBench:
         }
 
     def keys(self):
-        return {key.decode() for key in self.client.scan_iter(count=10_000)}
+        keys = {key.decode() for key in self.client.scan_iter(count=10_000)}
+        return {key for key in keys if not key.startswith("st:seq:")}
 
     def n_calls(self, command):
         """How often the server has run a command since it started or CONFIG RESETSTAT."""

@@ -371,13 +371,16 @@ class FaultyStore(MemoryStore):
         self.values.clear()
         self.marks.clear()
         self.fresh_ms.clear()
+        self.sequence = 0
 
     def snapshot(self):
         """Return what makes the store forget everything that comes after."""
         then = dict(self.values), dict(self.marks), dict(self.fresh_ms)
+        sequence = self.sequence
 
         def restore():
             self.values, self.marks, self.fresh_ms = (dict(each) for each in then)
+            self.sequence = sequence
 
         return restore
 

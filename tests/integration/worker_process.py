@@ -1,0 +1,342 @@
+"""A deployment under test: topics, a Redis, and `streamer worker` processes of its own.
+
+Workers are watched from outside only: their log, their port, Kafka and Redis. Every worker that a
+`Deployment` started has ended when the deployment closes, and none may have named a user.
+"""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import oracle
+import orjson
+import redis
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from waiting import eventually
+
+from streamer.dev.faults import FAULTS
+from streamer.dev.processes import tethered
+from streamer.kafka.log_reader import read_log
+from streamer.kafka.topics import create_topics, open_admin, topic_specs
+
+STREAMER = Path(sys.executable).with_name("streamer")
+SECRET = "u-7f3a9c"  # noqa: S105  part of every user id of these tests, and of no output
+BASE_MS = 1_763_900_000_000
+SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+class Sent(NamedTuple):
+    """One record to produce; `topic` is "play" or "browse"."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple = ()
+
+
+def user(number):
+    return f"{SECRET}-{number}"
+
+
+def event(event_type="play_stop", who=1, item="title-1", time_ms=BASE_MS, **more):
+    fields = {"type": event_type, "user_id": user(who), "event_time": time_ms, "item_id": item}
+    if event_type == "forget":
+        del fields["item_id"]
+    if event_type in oracle.PLAYED:
+        fields |= {"watched_s": 3000, "duration_s": 3000}
+    return orjson.dumps(fields | more)
+
+
+def sent(topic, who, value, **more):
+    return Sent(topic, user(who).encode(), value, **more)
+
+
+def some_traffic(seed, n_events, n_users=40, bad_share=0.0):
+    """Return events of all types but `forget`: late ones, duplicates, some without a key."""
+    random = Random(seed)
+    types = [event_type for event_type in oracle.TYPES if event_type != "forget"]
+    records = []
+    for _ in range(n_events):
+        who = random.randrange(n_users)
+        topic = random.choice(["play", "browse"])
+        time_ms = BASE_MS + random.randrange(3_600_000)
+        if random.random() < bad_share:
+            value = random.choice(FAULTS).make(user(who), time_ms)
+        elif records and random.random() < 0.05:
+            records.append(random.choice(records))
+            continue
+        else:
+            more = {"watched_s": random.choice([0, 20, 600, 3000])}
+            item = f"title-{random.randrange(60)}"
+            value = event(random.choice(types), who, item, time_ms, **more)
+        key = None if random.random() < 0.1 else user(who).encode()
+        records.append(Sent(topic, key, value))
+    return records
+
+
+class WorkerProcess:
+    """One `streamer worker`. Its log goes to a file; 0 as the metrics port takes a free one."""
+
+    def __init__(self, folder, settings, *arguments):
+        self.log_path = folder / "worker.log"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("STREAMER__")
+        }
+        for name, value in settings.items():
+            environment["STREAMER__" + name.replace(".", "__").upper()] = str(value)
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                tethered([str(STREAMER), "worker", *arguments]),
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._port = int(settings["metrics.port"])
+
+    # what it says
+
+    @property
+    def output(self):
+        return self.log_path.read_text()
+
+    def said(self, name):
+        """Return the log entries of one event."""
+        lines = [line for line in self.output.splitlines() if line.startswith("{")]
+        return [entry for line in lines if (entry := json.loads(line))["event"] == name]
+
+    @property
+    def port(self):
+        if not self._port:
+            self._port = eventually(self._said_port, 20)
+        return self._port
+
+    def _said_port(self):
+        assert self.process.poll() is None, self.output
+        started = self.said("worker_started")
+        return started and started[0]["metrics_port"]
+
+    def get(self, path):
+        """Return status and body; None while nobody listens."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+    def status(self, path):
+        answer = self.get(path)
+        return answer and answer[0]
+
+    def scrape(self):
+        """Return every sample as {(name, ((label, value), ...)): number}."""
+        _, body = self.get("/metrics")
+        samples = {}
+        for line in body.splitlines():
+            if line.startswith("#"):
+                continue
+            name, labels, number = SAMPLE.fullmatch(line).groups()
+            samples[name, tuple(sorted(LABEL.findall(labels or "")))] = float(number)
+        return samples
+
+    def total(self, name, **labels):
+        """Return the sum of a metric over all series that have these labels; 0 without any."""
+        wanted = set(labels.items())
+        return sum(
+            number
+            for (sample, its_labels), number in self.scrape().items()
+            if sample == f"streamer_{name}" and wanted <= set(its_labels)
+        )
+
+    def counts(self):
+        """Return consumed, applied, dead-lettered and abandoned, from one scrape."""
+        totals = dict.fromkeys(
+            ("records_consumed", "events_applied", "records_dead_lettered", "records_abandoned"), 0
+        )
+        for (name, _), number in self.scrape().items():
+            short = name.removeprefix("streamer_").removesuffix("_total")
+            if short in totals:
+                totals[short] += int(number)
+        return tuple(totals.values())
+
+    def owns(self, n_partitions):
+        return self.total("partitions_assigned") == n_partitions
+
+    # what is done to it
+
+    def wait(self, timeout_seconds):
+        """Return its exit code."""
+        return self.process.wait(timeout_seconds)
+
+    def terminate(self, timeout_seconds=20):
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(timeout_seconds)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+
+class Deployment:
+    """Two event topics, a group, a Redis, and what was produced."""
+
+    def __init__(self, bootstrap_servers, redis_url, name, folder):
+        self.bootstrap_servers, self.redis_url, self.name = bootstrap_servers, redis_url, name
+        self.folder = folder
+        self.models = folder / "models"
+        self.topics = {"play": f"{name}-play", "browse": f"{name}-browse"}
+        self.redis = redis.Redis.from_url(redis_url, socket_timeout=10)
+        self.admin = open_admin({"bootstrap.servers": bootstrap_servers})
+        self.workers = []
+        self.n_sent = 0
+        self._producer = None
+
+    def close(self):
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.kill()
+        self.redis.close()
+        for worker in self.workers:
+            assert SECRET not in worker.output, "a worker has named a user"
+            assert "Traceback" not in worker.output, worker.output
+
+    # Kafka
+
+    def create_topics(self, partitions=2):
+        specs = topic_specs(
+            list(self.topics.values()),
+            ".dlq",
+            partitions=partitions,
+            replication=1,
+            retention_days=7,
+        )
+        create_topics(self.admin, specs)
+
+    def produce(self, records):
+        """Write records with a plain producer, and return when the broker has them."""
+        if self._producer is None:
+            self._producer = Producer(
+                {"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5, "acks": "all"}
+            )
+        for record in records:
+            self._producer.produce(
+                self.topics[record.topic],
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+            )
+        assert self._producer.flush(30) == 0
+        self.n_sent += len(records)
+
+    def log(self):
+        """Return every record of both topics, as Kafka has them now."""
+        return list(read_log({}, self.bootstrap_servers, list(self.topics.values())))
+
+    def dead_letters(self):
+        letters = [f"{topic}.dlq" for topic in self.topics.values()]
+        return list(read_log({}, self.bootstrap_servers, letters))
+
+    def ends(self):
+        """Return the high watermark of every partition of both topics."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "ends"})
+        topics = consumer.list_topics(timeout=10).topics
+        ends = {
+            (topic, number): consumer.get_watermark_offsets(TopicPartition(topic, number), 10)[1]
+            for topic in self.topics.values()
+            for number in topics[topic].partitions
+        }
+        consumer.close()
+        return ends
+
+    def committed(self):
+        """Return the group's committed offsets by (topic, partition)."""
+        request = ConsumerGroupTopicPartitions(self.name)
+        answer = self.admin.list_consumer_group_offsets([request])[self.name].result(timeout=10)
+        return {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions}
+
+    # workers
+
+    def settings(self):
+        return {
+            "kafka.bootstrap_servers": self.bootstrap_servers,
+            "kafka.group_id": self.name,
+            "kafka.play_topic": self.topics["play"],
+            "kafka.browse_topic": self.topics["browse"],
+            "redis.url": self.redis_url,
+            "models.directory": self.models,
+            "metrics.port": 0,
+            "log.format": "json",
+        }
+
+    def start_worker(self, *arguments, **settings):
+        """Start a worker; a setting is named `section__name`."""
+        folder = self.folder / f"worker{len(self.workers)}"
+        folder.mkdir()
+        more = {name.replace("__", "."): value for name, value in settings.items()}
+        self.workers.append(WorkerProcess(folder, self.settings() | more, *arguments))
+        return self.workers[-1]
+
+    # what should be, and what is
+
+    def expected_histories(self):
+        """Return what the oracle makes of the log, by key."""
+        verdicts = (oracle.verdict(record.value, record.timestamp_ms) for record in self.log())
+        states = oracle.replay(verdict for verdict in verdicts if verdict)
+        return {
+            oracle.history_key(who): state.to_bytes()
+            for who, state in states.items()
+            if state != oracle.State()
+        }
+
+    def histories(self):
+        return self.values("st:h:*")
+
+    def values(self, pattern):
+        keys = list(self.redis.scan_iter(pattern, count=10_000))
+        if not keys:
+            return {}
+        return {key.decode(): value for key, value in zip(keys, self.redis.mget(keys), strict=True)}
+
+    def wait_until_learned(self, timeout_seconds=20):
+        """Return when Redis holds exactly what the oracle makes of the log."""
+        expected = self.expected_histories()
+        eventually(lambda: self.histories() == expected, timeout_seconds, 0.1)
+        return expected
+
+    def wait_until_counted(self, worker, timeout_seconds=20):
+        """Return when one worker has accounted for everything that was produced."""
+        eventually(lambda: sum(worker.counts()[1:]) >= self.n_sent, timeout_seconds, 0.05)
+
+
+@contextmanager
+def deployed(bootstrap_servers, redis_url, name, folder):
+    deployment = Deployment(bootstrap_servers, redis_url, name, folder)
+    try:
+        yield deployment
+    finally:
+        deployment.close()
+
+
+@contextmanager
+def frozen(process_id):
+    """Stop a process for the length of the block (SIGSTOP, SIGCONT)."""
+    os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield time.monotonic()
+    finally:
+        os.kill(process_id, signal.SIGCONT)

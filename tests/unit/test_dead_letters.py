@@ -1,0 +1,204 @@
+import json
+from hashlib import sha256
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from streamer.errors import BrokerUnavailable, StreamerError
+from streamer.events import MAX_VALUE_BYTES, RejectReason
+from streamer.kafka import dead_letters
+from streamer.kafka.dead_letters import KafkaDeadLetters
+from streamer.pipeline.records import Partition, Record, Rejected
+
+PLAYS = Partition("play-events", 3)
+REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+
+class FakeProducer:
+    """Takes letters, and reports on them when it is flushed.
+
+    Attributes:
+        sent: Arguments of every accepted letter, in order.
+        fates: What the next reports say; None and the end of the list are a success.
+        raises: What the next calls of `produce` raise; None accepts.
+        is_stuck: Reports do not come.
+    """
+
+    def __init__(self, settings, **_):
+        self.settings = settings
+        self.sent, self.fates, self.raises, self.waiting = [], [], [], []
+        self.is_stuck = False
+
+    def produce(self, topic, *, on_delivery, **letter):
+        error = self.raises.pop(0) if self.raises else None
+        if error is not None:
+            raise error
+        self.sent.append({"topic": topic, **letter})
+        self.waiting.append(on_delivery)
+
+    def flush(self, timeout):
+        if self.is_stuck:
+            return len(self.waiting)
+        waiting, self.waiting = self.waiting, []
+        for on_delivery in waiting:
+            on_delivery(self.fates.pop(0) if self.fates else None, None)
+        return 0
+
+    def purge(self):
+        purged = KafkaError(KafkaError._PURGE_QUEUE)
+        waiting, self.waiting = self.waiting, []
+        for on_delivery in waiting:
+            on_delivery(purged, None)
+
+    def poll(self, timeout):
+        return 0
+
+
+@pytest.fixture
+def letters(monkeypatch):
+    monkeypatch.setattr(dead_letters, "Producer", FakeProducer)
+    return KafkaDeadLetters({"client.id": "me"}, "localhost:1", ".dlq")
+
+
+def rejected(value=b"bad", offset=7, **more):
+    record = Record(PLAYS, offset, 1_763_900_000_123, b"viewer", value, ())
+    return Rejected(record._replace(**more), RejectReason.NOT_JSON)
+
+
+def headers_of(sent):
+    return dict(sent["headers"])
+
+
+def test_a_letter_is_the_record_with_its_reason_and_its_place(letters):
+    letters.send([rejected(headers=(("trace", b"abc"), ("empty", None)))])
+    assert letters.is_delivered(0.1)
+    (sent,) = letters._producer.sent
+    assert sent["topic"] == "play-events.dlq"
+    assert (sent["key"], sent["value"]) == (b"viewer", b"bad")
+    assert sent["timestamp"] == 1_763_900_000_123
+    assert sent["headers"] == [
+        ("trace", b"abc"),
+        ("empty", None),
+        ("reason", b"not_json"),
+        ("topic", b"play-events"),
+        ("partition", b"3"),
+        ("offset", b"7"),
+    ]
+
+
+def test_a_record_without_key_value_or_time_is_kept_as_it_is(letters):
+    letters.send([rejected(None, key=None, timestamp_ms=-1)])
+    assert letters.is_delivered(0.1)
+    (sent,) = letters._producer.sent
+    assert (sent["key"], sent["value"], sent["timestamp"]) == (None, None, 0)
+
+
+def test_letters_are_acknowledged_by_all_replicas_and_never_doubled_by_the_client(letters):
+    settings = letters._producer.settings
+    assert settings["acks"] == "all"
+    assert settings["enable.idempotence"] is True
+    assert settings["client.id"] == "me"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"value": b"x" * (MAX_VALUE_BYTES + 1)},
+        {"key": b"k" * (2 * MAX_VALUE_BYTES)},
+        {"headers": (("h", b"x" * (2 * MAX_VALUE_BYTES)),)},
+    ],
+)
+def test_what_is_too_large_is_kept_as_hash_and_size(letters, more):
+    letter = rejected(**more)
+    letters.send([letter])
+    (sent,) = letters._producer.sent
+    assert json.loads(sent["value"]) == {
+        "sha256": sha256(letter.record.value).hexdigest(),
+        "size": len(letter.record.value),
+    }
+    assert sent["key"] is None
+    assert headers_of(sent).keys() == {"reason", "topic", "partition", "offset"}
+
+
+def test_a_value_of_exactly_64_kib_is_kept_whole(letters):
+    value = b"x" * MAX_VALUE_BYTES
+    letters.send([rejected(value)])
+    assert letters._producer.sent[0]["value"] == value
+
+
+def test_nothing_sent_is_delivered_at_once(letters):
+    letters._producer.is_stuck = True
+    assert letters.is_delivered(0.0)
+
+
+def test_a_letter_without_a_report_is_not_delivered(letters):
+    letters._producer.is_stuck = True
+    letters.send([rejected()])
+    assert not letters.is_delivered(0.1)
+    assert not letters.is_delivered(0.1)
+    letters._producer.is_stuck = False
+    assert letters.is_delivered(0.1)
+
+
+def test_refused_letters_are_said_and_sent_again_until_all_are_safe(letters):
+    letters._producer.fates = [None, REFUSED, REFUSED]
+    letters.send([rejected(offset=offset) for offset in (1, 2, 3)])
+    with pytest.raises(BrokerUnavailable, match="2 dead letters were refused") as caught:
+        letters.is_delivered(0.1)
+    assert caught.value.kind == "dead_letter"
+    letters._producer.fates = [REFUSED, None]
+    with pytest.raises(BrokerUnavailable, match="1 dead letters were refused"):
+        letters.is_delivered(0.1)
+    assert letters.is_delivered(0.1)
+    offsets = [headers_of(sent)["offset"] for sent in letters._producer.sent]
+    assert offsets == [b"1", b"2", b"3", b"2", b"3", b"2"]
+
+
+def test_a_letter_that_the_full_queue_did_not_take_is_sent_again(letters):
+    letters._producer.raises = [BufferError("queue full")]
+    letters.send([rejected(offset=1), rejected(offset=2)])
+    assert letters.is_delivered(0.1)
+    offsets = [headers_of(sent)["offset"] for sent in letters._producer.sent]
+    assert offsets == [b"2", b"1"]
+    letters._producer.raises = [BufferError("queue full")] * 2
+    letters.send([rejected(offset=3)])
+    with pytest.raises(BrokerUnavailable, match=r"1 dead letters were refused.*queue is full"):
+        letters.is_delivered(0.1)
+    assert letters.is_delivered(0.1)
+
+
+@pytest.mark.parametrize("code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._UNKNOWN_TOPIC])
+def test_a_letter_that_the_client_will_not_take_is_refused_and_sent_again(letters, code):
+    letters._producer.raises = [KafkaException(KafkaError(code))] * 2
+    letters.send([rejected(offset=1), rejected(offset=2)])
+    with pytest.raises(BrokerUnavailable, match="dead letters were refused"):
+        letters.is_delivered(0.1)
+    assert letters.is_delivered(0.1)
+    assert len(letters._producer.sent) == 2
+
+
+def test_a_producer_that_has_failed_for_good_is_an_error_of_ours(letters):
+    letters._producer.raises = [KafkaException(KafkaError(KafkaError._FATAL))] * 2
+
+    def bury():
+        letters.send([rejected()])
+        letters.is_delivered(0.1)
+
+    with pytest.raises(StreamerError):
+        bury()
+
+
+def test_what_an_error_says_names_neither_key_nor_value(letters):
+    letters._producer.fates = [REFUSED]
+    letters.send([rejected(b"the value")])
+    with pytest.raises(BrokerUnavailable) as caught:
+        letters.is_delivered(0.1)
+    assert "viewer" not in str(caught.value)
+    assert "the value" not in str(caught.value)
+
+
+def test_closing_gives_up_what_is_under_way(letters):
+    letters._producer.is_stuck = True
+    letters.send([rejected()])
+    letters.close()
+    assert letters._producer.waiting == []

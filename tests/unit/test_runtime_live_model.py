@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+from unit.test_runtime_fakes import capture_log
+
+from streamer.errors import ModelError, StoreUnavailable
+from streamer.factors import FoldInParams, RecencyFoldIn
+from streamer.metrics import WorkerMetrics
+from streamer.models import Pointer, write_model
+from streamer.runtime.live_model import LiveModelFollower
+
+
+class Bench:
+    """A follower whose pointer a test sets; an exception is raised instead of returned."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.pointer = None
+        self.metrics = WorkerMetrics(["play-events"], ["default"])
+        self.log, self.said = capture_log()
+        self.follower = LiveModelFollower(
+            self._read_pointer, directory, "default", RecencyFoldIn(), self.metrics, self.log
+        )
+
+    def _read_pointer(self):
+        if isinstance(self.pointer, Exception):
+            raise self.pointer
+        return self.pointer
+
+    def install(self, seed):
+        """Write a model to where publishing puts it; return its id."""
+        staging = self.directory / f"staging{seed}"
+        model_id = write_model(
+            staging,
+            params=FoldInParams(alpha=2.0, regularization=0.5),
+            item_ids=[f"title-{number}" for number in range(6)],
+            item_factors=np.random.default_rng(seed).normal(size=(6, 3)).astype(np.float32),
+            popularity=np.ones(6, np.float32),
+        )
+        staging.rename(self.directory / model_id)
+        return model_id
+
+    def live(self):
+        """Return (model id, generation) of the live model."""
+        live = self.follower.current()
+        return live and (f"{live.model.model_id:016x}", live.generation)
+
+    def info(self):
+        return {
+            sample.labels["model_id"]
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == "streamer_model_info" and sample.value == 1
+        }
+
+    def n_refused(self):
+        return self.metrics.registry.get_sample_value(
+            "streamer_model_errors_total", {"variant": "default"}
+        )
+
+    def events_said(self):
+        return [entry["event"] for entry in self.said]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def test_before_the_first_publish_there_is_no_model_and_that_is_said_once(bench):
+    for _ in range(3):
+        bench.follower.look()
+    assert bench.follower.current() is None
+    assert bench.events_said() == ["model_missing"]
+
+
+def test_a_published_model_is_live_after_one_look(bench):
+    model_id = bench.install(1)
+    bench.pointer = Pointer(model_id, 1)
+    bench.follower.look()
+    assert bench.live() == (model_id, 1)
+    assert bench.info() == {model_id}
+    assert bench.events_said() == ["model_loaded"]
+    current = bench.follower.current()
+    bench.follower.look()
+    assert bench.follower.current() is current
+
+
+def test_the_next_model_takes_its_place_and_so_does_a_roll_back(bench):
+    first, second = bench.install(1), bench.install(2)
+    for pointer in (Pointer(first, 1), Pointer(second, 2, first), Pointer(first, 3, second)):
+        bench.pointer = pointer
+        bench.follower.look()
+        assert bench.live() == (pointer.model_id, pointer.generation)
+        assert bench.info() == {pointer.model_id}
+
+
+def test_another_model_under_the_same_generation_is_noticed(bench):
+    """A Redis that lost its pointer starts over with generation 1."""
+    first, second = bench.install(1), bench.install(2)
+    bench.pointer = Pointer(first, 1)
+    bench.follower.look()
+    bench.pointer = Pointer(second, 1)
+    bench.follower.look()
+    assert bench.live() == (second, 1)
+    assert bench.info() == {second}
+
+
+def test_a_pointer_that_vanished_leaves_the_model_live(bench):
+    model_id = bench.install(1)
+    bench.pointer = Pointer(model_id, 1)
+    bench.follower.look()
+    bench.pointer = None
+    bench.follower.look()
+    assert bench.live() == (model_id, 1)
+
+
+def test_a_model_that_must_be_refused_leaves_the_present_one_live_and_is_said_once(bench):
+    model_id, broken = bench.install(1), bench.install(2)
+    (bench.directory / broken / "item_ids.json").write_text("[]")
+    bench.pointer = Pointer(model_id, 1)
+    bench.follower.look()
+    bench.pointer = Pointer(broken, 2, model_id)
+    for _ in range(3):
+        bench.follower.look()
+    assert bench.live() == (model_id, 1)
+    assert bench.n_refused() == 1
+    assert bench.events_said() == ["model_loaded", "model_refused"]
+    bench.pointer = Pointer(model_id, 3, broken)
+    bench.follower.look()
+    assert bench.live() == (model_id, 3)
+
+
+def test_a_pointer_that_cannot_be_read_is_said_once(bench):
+    bench.pointer = ModelError("Redis key st:model:default: not JSON")
+    for _ in range(5):
+        bench.follower.look()
+    assert bench.events_said() == ["model_refused"]
+    assert bench.n_refused() == 1
+    model_id = bench.install(1)
+    bench.pointer = Pointer(model_id, 1)
+    bench.follower.look()
+    assert bench.live() == (model_id, 1)
+
+
+def test_a_store_that_does_not_answer_changes_nothing(bench):
+    model_id = bench.install(1)
+    bench.pointer = Pointer(model_id, 1)
+    bench.follower.look()
+    bench.pointer = StoreUnavailable("down")
+    bench.follower.look()
+    assert bench.live() == (model_id, 1)
+    assert bench.events_said() == ["model_loaded"]
+
+
+def test_a_follower_looks_once_before_it_returns_and_can_be_stopped(bench):
+    model_id = bench.install(1)
+    bench.pointer = Pointer(model_id, 1)
+    bench.follower.start(interval_seconds=60)
+    assert bench.live() == (model_id, 1)
+    bench.follower.stop()
+    assert not bench.follower._thread.is_alive()

@@ -1,0 +1,92 @@
+import pytest
+from unit.test_runtime_fakes import FakeClock, capture_log
+
+from streamer.errors import BrokerUnavailable, ConfigError, StoreUnavailable
+from streamer.metrics import WorkerMetrics
+from streamer.runtime.observer import LoopObserver
+from streamer.runtime.startup import Startup
+
+
+class Bench:
+    def __init__(self, monkeypatch):
+        self.clock = FakeClock()
+        monkeypatch.setattr("streamer.runtime.startup.time", self.clock)
+        self.log, self.said = capture_log()
+        self.observer = LoopObserver(WorkerMetrics(["play-events"], ["default"]), self.log)
+        self.is_stopping = False
+
+    def startup(self, timeout_seconds):
+        return Startup(timeout_seconds, lambda: self.is_stopping, self.observer, self.log)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    return Bench(monkeypatch)
+
+
+def failing(n_times, error=StoreUnavailable, then=None):
+    """Return a check that fails so often, and the list of its calls."""
+    calls = []
+
+    def check():
+        calls.append(len(calls))
+        if len(calls) <= n_times:
+            raise error("not yet")
+        if then is not None:
+            then()
+
+    return check, calls
+
+
+def test_what_is_there_is_asked_once(bench):
+    check, calls = failing(0)
+    bench.startup(8.0).wait_for(check)
+    assert len(calls) == 1
+    assert bench.clock.slept == []
+    assert bench.said == []
+
+
+def test_what_comes_in_time_is_waited_for(bench):
+    check, calls = failing(5)
+    bench.startup(8.0).wait_for(check)
+    assert len(calls) == 6
+    assert [entry["event"] for entry in bench.said] == ["retrying"]
+
+
+def test_what_does_not_come_in_time_is_unavailable(bench):
+    check, _ = failing(10_000)
+    with pytest.raises(StoreUnavailable, match="not yet"):
+        bench.startup(8.0).wait_for(check)
+    assert 8.0 <= bench.clock.now - 1000.0 <= 8.5
+
+
+def test_the_time_is_of_all_waits_together(bench):
+    startup = bench.startup(8.0)
+    startup.wait_for(failing(10)[0])
+    with pytest.raises(BrokerUnavailable):
+        startup.wait_for(failing(10_000, BrokerUnavailable)[0])
+    assert 8.0 <= bench.clock.now - 1000.0 <= 8.5
+
+
+def test_without_a_limit_it_waits_as_long_as_it_takes(bench):
+    check, calls = failing(5000)
+    bench.startup(None).wait_for(check)
+    assert len(calls) == 5001
+
+
+def test_a_process_that_is_asked_to_stop_waits_no_longer(bench):
+    check, calls = failing(10_000)
+
+    def third_time_stopping():
+        bench.is_stopping = len(calls) == 2
+        check()
+
+    bench.startup(None).wait_for(third_time_stopping)
+    assert len(calls) == 3
+
+
+def test_a_mistake_in_the_configuration_is_not_waited_for(bench):
+    check, calls = failing(10_000, ConfigError)
+    with pytest.raises(ConfigError):
+        bench.startup(None).wait_for(check)
+    assert len(calls) == 1
