@@ -5,6 +5,7 @@ A default stands here and nowhere else. Classes further down take plain values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,15 +19,21 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 def _as_client_settings(values: object) -> object:
-    """Spell settings librdkafka's way: the environment's ``SASL_PASSWORD`` is ``sasl.password``."""
-    if not isinstance(values, dict):
-        return values
-    return {
-        str(name).lower().replace("_", "."): str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-        for name, value in values.items()
-    }
+    """Spell settings librdkafka's way.
+
+    The environment's ``SASL_PASSWORD`` is ``sasl.password``, and so is TOML's unquoted
+    ``sasl.password = ...``, which TOML itself reads as a table in a table.
+    """
+    return dict(_flat(values, "")) if isinstance(values, dict) else values
+
+
+def _flat(values: dict[object, object], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        full = f"{prefix}{name}".lower().replace("_", ".")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{full}.")
+        else:
+            yield full, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 ClientSettings = Annotated[dict[str, str], BeforeValidator(_as_client_settings)]

@@ -30,7 +30,8 @@ from streamer.errors import ConfigError
 PREFIX = "STREAMER__"
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_FILE_BYTES = 65_536
-_URL_PASSWORD = re.compile(r"(://[^/@:]*:)[^/@]*(@)")
+_SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "private", "sasl.jaas")
+_URL_PASSWORD = re.compile(r"(://[^/@:]*:).*(@)")
 
 
 class Settings(BaseSettings):
@@ -120,8 +121,9 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         name, _, nested = name.lower().partition("__")
         target = values.setdefault(section.lower(), {})
         if nested:
-            target = target.setdefault(name, {})
-            name = nested
+            target, name = target.setdefault(name, {}), nested
+        if not isinstance(target, dict) or isinstance(target.get(name), dict):
+            raise ConfigError(f"{variable} and another variable set the same in two ways")
         target[name] = value
     return values
 
@@ -173,5 +175,5 @@ def _printable(value: object) -> str:
 
 
 def _mask(name: str, value: object) -> object:
-    secret = any(word in name for word in ("password", "secret", "key.pem", "token"))
+    secret = any(word in name for word in _SECRET_WORDS)
     return "********" if secret else value

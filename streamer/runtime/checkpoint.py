@@ -17,7 +17,6 @@ from streamer.pipeline.ports import FeatureStore, MarkMove, RecordSource
 from streamer.pipeline.records import Partition
 from streamer.runtime.progress import Progress
 
-
 WRITES_MISSING: Final = "writes_missing"
 """The marks are as we left them, but writes after them are gone."""
 

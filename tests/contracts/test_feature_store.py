@@ -16,7 +16,7 @@ from waiting import eventually
 
 from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.dev.redis_server import RedisServer
-from streamer.errors import StoreUnavailable
+from streamer.errors import StoreForgot, StoreUnavailable
 from streamer.pipeline.ports import MarkMove
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
@@ -345,12 +345,56 @@ class FeatureStoreContract:
             assert bench.value(oracle.history_key(user)) == watched(user).to_bytes()
             bench.store.write(user_writes(forget(user, watched(user))))
             assert bench.value(oracle.features_key(user, "default")) is None
-        assert len(bench.keys() - {"st:variants"}) == len(AWKWARD_IDS)
+        assert len(bench.keys()) == len(AWKWARD_IDS)
+
+    def test_a_write_after_acknowledged_ones_were_lost_says_so_and_writes_nothing(self, bench):
+        restore = bench.copy()
+        state = watched("x")
+        bench.store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
+        restore()
+        with pytest.raises(StoreForgot):
+            bench.store.write(user_writes(Row("ben", ABSENT, state.to_bytes())))
+        assert bench.store.read_histories(["ann", "ben"]) == [None, None]
+        # Said once: what comes next starts anew.
+        bench.store.write(user_writes(Row("ben", ABSENT, state.to_bytes())))
+        assert bench.store.read_histories(["ann", "ben"]) == [None, state.to_bytes()]
+        bench.store.move_marks({P0: MarkMove(None, 5)})
+        with_ben = bench.copy()
+        bench.store.write(user_writes(Row("cleo", ABSENT, state.to_bytes())))
+        with_ben()
+        with pytest.raises(StoreForgot):
+            bench.store.write(user_writes(Row("dora", ABSENT, state.to_bytes())))
+
+    def test_no_mark_moves_after_acknowledged_writes_were_lost(self, bench):
+        state = watched("x")
+        bench.store.move_marks({P0: MarkMove(None, 5)})
+        bench.store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
+        restore = bench.copy()
+        bench.store.write(user_writes(Row("ben", ABSENT, state.to_bytes())))
+        restore()
+        with pytest.raises(StoreForgot):
+            bench.store.move_marks({P0: MarkMove(5, 9)})
+        assert bench.store.read_marks([P0]) == {P0: 5}
+        assert bench.store.move_marks({P0: MarkMove(5, 9)}) == {P0: 9}
+
+    def test_a_store_that_remembers_everything_never_says_otherwise(self, bench):
+        state, rival = watched("x"), bench.another()
+        for _ in range(3):
+            for store in (bench.store, rival):
+                store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
+                store.move_marks({P0: MarkMove(None, 5)})
+                store.read_histories(["ann"])
+        bench.copy()()  # as after a restart that kept everything
+        bench.store.write(user_writes(Row("ann", state.digest)))
+        rival.write(user_writes(Row("ann", state.digest)))
 
 
 class MemoryBench:
     def __init__(self):
         self.store = MemoryStore()
+
+    def another(self):
+        return self.store
 
     def value(self, key):
         return self.store.values.get(key)
@@ -366,6 +410,15 @@ class MemoryBench:
 
     def keys(self):
         return set(self.store.values)
+
+    def copy(self):
+        store = self.store
+        then = dict(store.values), dict(store.marks), store.sequence
+
+        def restore():
+            store.values, store.marks, store.sequence = dict(then[0]), dict(then[1]), then[2]
+
+        return restore
 
 
 class TestMemoryStore(FeatureStoreContract):
@@ -385,6 +438,10 @@ class RedisBench:
             tombstone_days=TOMBSTONE_DAYS,
             expire_after_days=expire_after_days,
         )
+
+    def another(self):
+        """Return the store of another worker on the same server."""
+        return RedisStore(self.client, self.group_id, tombstone_days=TOMBSTONE_DAYS)
 
     def value(self, key):
         return self.client.get(key)

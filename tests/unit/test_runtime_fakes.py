@@ -372,6 +372,7 @@ class FaultyStore(MemoryStore):
         self.marks.clear()
         self.fresh_ms.clear()
         self.sequence = 0
+        self.sequence = 0
 
     def snapshot(self):
         """Return what makes the store forget everything that comes after."""
