@@ -73,7 +73,10 @@ class Judge:
     def _best_titles(self, user_ids: Sequence[str]) -> list[Sequence[str]]:
         models = self._settings.models
         with FeatureReader.connect(
-            self._settings.redis.url, variant=models.variant, models=models.directory
+            self._settings.redis.url,
+            variant=models.variant,
+            models=models.directory,
+            timeout_seconds=1.0,
         ) as reader:
             return [found.item_ids for found in reader.top_k_many(user_ids, k=N_TITLES_SHOWN)]
 

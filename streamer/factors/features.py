@@ -163,7 +163,7 @@ def decode_features(blob: bytes) -> Features | None:
         return None
     dtype = FeatureDtype(int(header["dtype"])).numpy
     shape = (int(header["n_vectors"]), int(header["n_factors"]))
-    if len(blob) != HEADER.itemsize + shape[0] * shape[1] * dtype.itemsize:
+    if 0 in shape or len(blob) != HEADER.itemsize + shape[0] * shape[1] * dtype.itemsize:
         return None
     vectors = np.frombuffer(blob, dtype, offset=HEADER.itemsize).reshape(shape).astype(np.float32)
     if not np.isfinite(vectors).all():

@@ -35,8 +35,8 @@ class KafkaDeadLetters:
         self._suffix = suffix
         self._n_pending = 0
         self._failed: list[Rejected] = []
-        self._told: list[Rejected] = []
-        """Refused letters that the caller knows of; the next call sends them again."""
+        self._to_repeat: list[Rejected] = []
+        """Letters that the next call sends again."""
         self._last_error = ""
         self._has_failed_for_good = False
         with broker_errors("creating a producer"):
@@ -61,16 +61,17 @@ class KafkaDeadLetters:
             BrokerUnavailable: Some were refused; the next call sends them again.
             RestartNeeded: This producer will never deliver again.
         """
-        again, self._told = self._told, []
+        again, self._to_repeat = self._to_repeat, []
         self.send(again)
         if self._n_pending:
             self._producer.flush(timeout_seconds)
         if self._has_failed_for_good:
             raise RestartNeeded(f"Kafka: the producer of dead letters failed: {self._last_error}")
-        if self._failed:
-            self._told, self._failed = self._failed, []
+        if self._failed or self._to_repeat:
+            self._to_repeat += self._failed
+            self._failed = []
             raise BrokerUnavailable(
-                f"{len(self._told)} dead letters were refused: {self._last_error}",
+                f"{len(self._to_repeat)} dead letters were refused: {self._last_error}",
                 kind="dead_letter",
             )
         return self._n_pending == 0
@@ -105,7 +106,7 @@ class KafkaDeadLetters:
             )
         except BufferError:
             self._last_error = "the producer's queue is full"
-            self._failed.append(letter)
+            self._to_repeat.append(letter)
         except KafkaException as exception:
             self._refused(letter, exception.args[0])
         else:

@@ -6,16 +6,22 @@ The loop takes `current` between two batches, so a batch is folded in with one m
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from streamer.errors import ModelError, StoreUnavailable
-from streamer.factors import Learner
+from streamer.factors import ItemModel, Learner
 from streamer.metrics import WorkerMetrics
 from streamer.models import Pointer, load_model
 from streamer.pipeline.step import LiveModel
+
+
+RETRY_SECONDS: Final = 5.0
+"""A refused model is tried again after this time: its folder may have arrived."""
 
 
 class LiveModelFollower:
@@ -48,6 +54,7 @@ class LiveModelFollower:
         self._log = log
         self._current: LiveModel | None = None
         self._refused: Pointer | None = None
+        self._try_again_at = 0.0
         self._last_refusal = ""
         self._has_said_missing = False
         self._stopping = threading.Event()
@@ -77,7 +84,7 @@ class LiveModelFollower:
             pointer = self._read_pointer()
             if pointer is None:
                 self._say_missing()
-            elif pointer != self._refused and not self._is_current(pointer):
+            elif not self._is_current(pointer) and not self._is_too_soon(pointer):
                 self._load(pointer)
         except StoreUnavailable:
             return  # the loop notices that too, and says so
@@ -87,6 +94,10 @@ class LiveModelFollower:
     def _run(self, interval_seconds: float) -> None:
         while not self._stopping.wait(interval_seconds):
             self.look()
+
+    def _is_too_soon(self, pointer: Pointer) -> bool:
+        """A refused model is tried again, but not at every look: loading it costs time."""
+        return pointer == self._refused and time.monotonic() < self._try_again_at
 
     def _is_current(self, pointer: Pointer) -> bool:
         live = self._current
@@ -103,6 +114,7 @@ class LiveModelFollower:
                 model = live.model
             else:
                 model = load_model(self._directory / pointer.model_id)
+                _ensure_is(model, pointer)
         except ModelError as error:
             self._refuse(pointer, error)
             return
@@ -126,7 +138,8 @@ class LiveModelFollower:
             self._last_refusal = str(error)
             self._metrics.model_errors.labels(self._variant).inc()
             self._log.error("model_refused", variant=self._variant, error=str(error))
-        self._refused = pointer or self._refused
+        self._refused = pointer
+        self._try_again_at = time.monotonic() + RETRY_SECONDS
 
     def _say_missing(self) -> None:
         if not self._has_said_missing:
@@ -136,3 +149,10 @@ class LiveModelFollower:
                 variant=self._variant,
                 remedy="histories are kept; run `streamer model publish DIR` to fold them in",
             )
+
+
+def _ensure_is(model: ItemModel, pointer: Pointer) -> None:
+    if f"{model.model_id:016x}" != pointer.model_id:
+        raise ModelError(
+            f"{pointer.model_id}: its manifest says model_id {model.model_id:016x}; publish it again"
+        )

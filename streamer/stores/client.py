@@ -38,6 +38,8 @@ def connect(
     Raises:
         ConfigError: The URL cannot be understood.
     """
+    if "decode_responses" in url:
+        raise ConfigError("[redis] url: decode_responses cannot be set, values are binary")
     credentials = {"username": username, "password": password}
     try:
         return redis.Redis.from_url(

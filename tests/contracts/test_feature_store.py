@@ -461,7 +461,18 @@ class RedisBench:
 
     def keys(self):
         keys = {key.decode() for key in self.client.scan_iter(count=10_000)}
-        return {key for key in keys if not key.startswith("st:seq:")}
+        return {key for key in keys if key.startswith(("st:h:", "st:f:", "st:q:"))}
+
+    def copy(self):
+        """Return what makes the server forget all that comes after."""
+        then = {key: self.client.dump(key) for key in self.client.scan_iter(count=10_000)}
+
+        def restore():
+            self.client.flushall()
+            for key, value in then.items():
+                self.client.restore(key, 0, value)
+
+        return restore
 
     def n_calls(self, command):
         """How often the server has run a command since it started or CONFIG RESETSTAT."""
