@@ -21,7 +21,7 @@ demo: $(STAMP)  ## the whole thing on a local Kafka and Redis, in under 90 s (KE
 	$(BIN)/streamer demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(STAMP)  ## every test, on a real Kafka and a real Redis
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(STAMP)  ## style, types, layers, and the deployment files
 	$(BIN)/ruff check .

@@ -19,7 +19,6 @@ from streamer.metrics import WorkerMetrics
 from streamer.models import Pointer, load_model
 from streamer.pipeline.step import LiveModel
 
-
 RETRY_SECONDS: Final = 5.0
 """A refused model is tried again after this time: its folder may have arrived."""
 
@@ -154,5 +153,6 @@ class LiveModelFollower:
 def _ensure_is(model: ItemModel, pointer: Pointer) -> None:
     if f"{model.model_id:016x}" != pointer.model_id:
         raise ModelError(
-            f"{pointer.model_id}: its manifest says model_id {model.model_id:016x}; publish it again"
+            f"{pointer.model_id}: its manifest says model_id {model.model_id:016x}; "
+            "publish it again"
         )

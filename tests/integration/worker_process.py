@@ -281,6 +281,9 @@ class Deployment:
             "models.directory": self.models,
             "metrics.port": 0,
             "log.format": "json",
+            # Five times as often as by default, so that tests wait less for them.
+            "worker.checkpoint_interval_seconds": 0.2,
+            "kafka.client.auto_commit_interval_ms": 200,
         }
 
     def start_worker(self, *arguments, **settings):
@@ -317,6 +320,13 @@ class Deployment:
         expected = self.expected_histories()
         eventually(lambda: self.histories() == expected, timeout_seconds, 0.1)
         return expected
+
+    def wait_until_caught_up(self, worker, timeout_seconds=20):
+        """Return when one worker has applied both topics to their ends, and is well."""
+        end = sum(self.ends().values())
+        eventually(lambda: worker.total("partition_next_offset") == end, timeout_seconds)
+        eventually(lambda: worker.total("partition_lag_records") == 0)
+        eventually(lambda: worker.status("/readyz") == 200)
 
     def wait_until_counted(self, worker, timeout_seconds=20):
         """Return when one worker has accounted for everything that was produced."""
