@@ -7,14 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+)
 
 VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
 GroupId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+OURS: Final = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "group.id",
+        "group.protocol",
+        "group.remote.assignor",
+        "partition.assignment.strategy",
+    }
+)
+"""Settings of librdkafka that an operator must not pass through."""
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
@@ -27,6 +51,14 @@ def _as_client_settings(values: object) -> object:
     return dict(_flat(values, "")) if isinstance(values, dict) else values
 
 
+def _ensure_passable(values: dict[str, str]) -> dict[str, str]:
+    """Refuse what the guarantees rest on."""
+    for name in sorted(values.keys() & OURS):
+        msg = f"{name} is set by streamer itself, its guarantees rest on it"
+        raise ValueError(msg)
+    return values
+
+
 def _flat(values: dict[object, object], prefix: str) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         full = f"{prefix}{name}".lower().replace("_", ".")
@@ -36,7 +68,9 @@ def _flat(values: dict[object, object], prefix: str) -> Iterator[tuple[str, str]
             yield full, str(value).lower() if isinstance(value, bool) else str(value)
 
 
-ClientSettings = Annotated[dict[str, str], BeforeValidator(_as_client_settings)]
+ClientSettings = Annotated[
+    dict[str, str], BeforeValidator(_as_client_settings), AfterValidator(_ensure_passable)
+]
 
 
 class Section(BaseModel):
@@ -76,7 +110,7 @@ class RedisSection(Section):
 
     url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern=r"^(rediss?|unix)://",
+        pattern=r"^rediss?://",
         description="redis:// or rediss://",
     )
     username: str | None = Field(None, description="ACL user; may also be part of the URL")
@@ -111,7 +145,9 @@ class WorkerSection(Section):
     start_timeout_seconds: float = Field(
         8.0, gt=0, le=10, description="how long an unreachable Kafka or Redis is tried at start"
     )
-    drain_timeout_seconds: Seconds = Field(10.0, description="from SIGTERM to the end, at most")
+    drain_timeout_seconds: Seconds = Field(
+        10.0, description="from SIGTERM, for the batch in hand; 5 s more to leave"
+    )
     watchdog_timeout_seconds: Seconds = Field(
         120.0, description="a loop that has not turned for so long is ended, exit 70"
     )

@@ -31,6 +31,7 @@ PREFIX = "STREAMER__"
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_FILE_BYTES = 65_536
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "private", "sasl.jaas")
+_QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
 _URL_PASSWORD = re.compile(r"(://[^/@:]*:).*(@)")
 
 
@@ -171,7 +172,7 @@ def _printable(value: object) -> str:
         return "********"
     if isinstance(value, dict):
         return str({name: _mask(name, part) for name, part in value.items()})
-    return _URL_PASSWORD.sub(r"\1********\2", str(value))
+    return _QUERY_PASSWORD.sub(r"\1********", _URL_PASSWORD.sub(r"\1********\2", str(value)))
 
 
 def _mask(name: str, value: object) -> object:

@@ -3,6 +3,7 @@
 -- Returns what is stored then, false where there is none; or false if this Redis has forgotten a
 -- write that it had acknowledged: then no mark may vouch for it.
 if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[1]) then return false end
+redis.call('PEXPIRE', KEYS[2], 86400000)
 local stored = {}
 for arg = 2, #ARGV, 3 do
   local current = redis.call('HGET', KEYS[1], ARGV[arg])

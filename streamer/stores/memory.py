@@ -55,6 +55,8 @@ class MemoryStore:
             if writes.is_forgotten[row]:
                 for variant in self.variants | set(writes.features):
                     self.values.pop(features_key(variant, user_id), None)
+                    self.values.pop(quarantine_key(features_key(variant, user_id)), None)
+                self.values.pop(quarantine_key(key), None)
             for variant, values in writes.features.items():
                 if not values[row]:
                     continue

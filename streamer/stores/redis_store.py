@@ -90,7 +90,7 @@ class RedisStore:
             keys.append(history_key(user_id))
             n_doomed = 0
             if is_forgotten[row]:
-                lost = [features_key(name, user_id) for name in all_variants]
+                lost = _everything_but_the_history(user_id, all_variants)
                 doomed += lost
                 n_doomed = len(lost)
             history = writes.histories[row]
@@ -173,6 +173,12 @@ class RedisStore:
         with store_errors():
             members: set[bytes] = self._execute("SMEMBERS", VARIANTS)
         return sorted({*live, *(member.decode() for member in members)})
+
+
+def _everything_but_the_history(user_id: str, variants: Sequence[str]) -> list[str]:
+    """Return the keys that a forgotten user loses, also what was set aside."""
+    features = [features_key(variant, user_id) for variant in variants]
+    return [*features, *map(quarantine_key, [history_key(user_id), *features])]
 
 
 def read_values(

@@ -1,9 +1,9 @@
 -- Compare-and-set of many users at once: docs/reference/redis.md.
 --
 -- KEYS  the writer's sequence; per user: history, then the features of each live variant; at the
---       end, the features that forgotten users lose, in order.
+--       end, what forgotten users lose beside their history, in order.
 -- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never), generation;
---       per user: expected digest (8 bytes), history ('' stays), number of features to delete,
+--       per user: expected digest (8 bytes), history ('' stays), number of keys to delete,
 --       1 if the history is a tombstone, then the features of each live variant ('' stay).
 -- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined; or
 -- false, with nothing written, if this Redis has forgotten a write that it had acknowledged.

@@ -15,8 +15,7 @@ def test_the_demo_proves_that_nothing_is_lost_and_every_vector_is_right(
     options = ["--rate", "600", "--seconds", "6", "--json", str(result_path), "--kafka", "real"]
     done = subprocess.run(
         [sys.executable, "-m", "streamer", "demo", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=100,
         check=False,

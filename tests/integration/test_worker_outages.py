@@ -85,7 +85,7 @@ def test_a_stop_while_redis_is_frozen_ends_in_time_and_loses_nothing(deployment,
     worker = deployment.start_worker(
         redis__timeout_seconds=0.5, worker__drain_timeout_seconds=1.5, worker__batch_records=50
     )
-    eventually(lambda: worker.owns(4))
+    eventually(lambda: worker.reads(4))
     with frozen(own_redis.pid):
         deployment.produce(some_traffic(25, 500))
         eventually(lambda: worker.counts()[0] > 0)

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import oracle
 import orjson
 import redis
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 from waiting import eventually
 
 from streamer.dev.faults import FAULTS
@@ -177,6 +178,11 @@ class WorkerProcess:
     def owns(self, n_partitions):
         return self.total("partitions_assigned") == n_partitions
 
+    def reads(self, n_partitions):
+        """Whether it has admitted so many partitions, beyond owning them."""
+        gauge = "streamer_partition_next_offset"
+        return sum(name == gauge for name, _ in self.scrape()) == n_partitions
+
     # what is done to it
 
     def wait(self, timeout_seconds):
@@ -253,15 +259,17 @@ class Deployment:
 
     def ends(self):
         """Return the high watermark of every partition of both topics."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "ends"})
-        topics = consumer.list_topics(timeout=10).topics
-        ends = {
-            (topic, number): consumer.get_watermark_offsets(TopicPartition(topic, number), 10)[1]
+        topics = self.admin.list_topics(timeout=10).topics
+        latest = {
+            TopicPartition(topic, number): OffsetSpec.latest()
             for topic in self.topics.values()
             for number in topics[topic].partitions
         }
-        consumer.close()
-        return ends
+        answers = self.admin.list_offsets(latest, request_timeout=10)
+        return {
+            (tp.topic, tp.partition): answer.result(timeout=10).offset
+            for tp, answer in answers.items()
+        }
 
     def committed(self):
         """Return the group's committed offsets by (topic, partition)."""
