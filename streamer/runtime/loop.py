@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ import structlog
 
 from streamer.errors import (
     BrokerUnavailable,
-    RestartNeeded,
     StoreForgot,
     StoreUnavailable,
     TransientError,
@@ -24,17 +22,12 @@ from streamer.pipeline.records import Decoder, Partition, Record, Rejected
 from streamer.pipeline.step import LiveModel
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.observer import LoopObserver
+from streamer.runtime.retrying import Abandoned, Retrying
 from streamer.runtime.updater import Updater
 
 T = TypeVar("T")
 
-MAX_BACK_OFF_SECONDS: Final = 2.0
-WAIT_SLICE_SECONDS: Final = 0.1
 DELIVERY_SLICE_SECONDS: Final = 0.1
-
-
-class Abandoned(Exception):
-    """The worker is stopping and the batch in hand could not be finished in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +74,26 @@ class WorkerLoop:
         self._settings = settings
         self._log = log
         self._decoder = Decoder()
-        self._random = random.Random()
         self._assignments: Counter[Partition] = Counter()
         """How often each partition was assigned: a batch must not vouch for a later assignment."""
         self._next_checkpoint_at = 0.0
-        self._give_up_at: float | None = None
-        self._held_since: float | None = None
-        self._fatal_code: str | None = None
         self._is_store_down = False
+        self._retrying = Retrying(
+            parts.source,
+            lambda: parts.checkpoints.admitted,
+            parts.observer,
+            settings.drain_timeout_seconds,
+            log,
+        )
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`; may be called from a signal handler."""
-        if self._give_up_at is None:
-            self._give_up_at = time.monotonic() + self._settings.drain_timeout_seconds
+        self._retrying.stop()
 
     @property
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
-        return self._give_up_at is not None
+        return self._retrying.is_stopping
 
     def run(self) -> None:
         """Turn until `stop`; the last checkpoint is made, the group is not yet left."""
@@ -113,7 +108,7 @@ class WorkerLoop:
 
     def turn(self) -> None:
         """One round: admit partitions, learn one batch, vouch for what is done."""
-        self._be_alive()
+        self._retrying.be_alive()
         if self._checkpoints.is_admitting:
             self._admit()
         records = self._poll()
@@ -135,7 +130,7 @@ class WorkerLoop:
             decoded = self._decoder.decode(records)
         unfinished = records
         try:
-            report = self._persist(
+            report = self._until_done(
                 lambda: self._updater.apply(decoded.user_ids, decoded.arrived, self._live_model())
             )
             self._observer.learned(records, decoded, report)
@@ -153,33 +148,14 @@ class WorkerLoop:
         """Return when every dead letter is safe."""
         with self._observer.stage("dead_letter"):
             self._dead_letters.send(rejected)
-            while not self._persist(
+            while not self._until_done(
                 lambda: self._dead_letters.is_delivered(DELIVERY_SLICE_SECONDS)
             ):
-                self._stay(0.0)
+                self._retrying.stay(0.0)
         self._observer.dead_lettered(rejected)
 
-    def _persist(self, call: Callable[[], T]) -> T:
-        """Call until it succeeds; meanwhile hold every partition and stay in the group.
-
-        Raises:
-            Abandoned: The worker is stopping and time is up.
-        """
-        attempt = 0
-        while True:
-            try:
-                result = call()
-            except StoreForgot:
-                self._rewind()
-            except TransientError as error:
-                attempt += 1
-                self._observer.failed(error, attempt)
-                self._hold()
-                bound = min(MAX_BACK_OFF_SECONDS, 0.05 * 2**attempt)
-                self._stay(self._random.uniform(bound / 2, bound))
-            else:
-                self._release()
-                return result
+    def _until_done(self, call: Callable[[], T]) -> T:
+        return self._retrying.until_done(call, self._rewind)
 
     def _rewind(self) -> None:
         """Read everything since the marks again; the batch in hand vouches for nothing."""
@@ -189,47 +165,6 @@ class WorkerLoop:
         except BrokerUnavailable as error:
             self._observer.failed(error, 1)  # not paused: its records vouch for nothing either
 
-    def _hold(self) -> None:
-        if self._held_since is None:
-            self._held_since = time.monotonic()
-            self._observer.state(WorkerState.HELD)
-            self._pause(self._checkpoints.admitted)
-
-    def _release(self) -> None:
-        if self._held_since is None:
-            return
-        try:
-            self._source.resume(self._checkpoints.admitted)
-        except BrokerUnavailable as error:
-            self._observer.failed(error, 1)
-            return  # still held; the next success tries again
-        self._log.info("resumed", held_seconds=round(time.monotonic() - self._held_since, 3))
-        self._held_since = None
-        self._observer.state(WorkerState.RUNNING)
-
-    def _pause(self, partitions: Sequence[Partition]) -> None:
-        try:
-            self._source.pause(partitions)
-        except BrokerUnavailable as error:
-            self._observer.failed(error, 1)  # records that come meanwhile wait in the backlog
-
-    def _stay(self, seconds: float) -> None:
-        """Wait, as a member of the group, and notice when to give up."""
-        until = time.monotonic() + seconds
-        with self._observer.stage("backpressure"):
-            while True:
-                self._be_alive()
-                if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
-                    raise Abandoned
-                left = until - time.monotonic()
-                try:
-                    self._source.wait(max(0.0, min(left, WAIT_SLICE_SECONDS)))
-                except BrokerUnavailable as error:
-                    self._observer.failed(error, 1)
-                    time.sleep(max(0.0, min(left, WAIT_SLICE_SECONDS)))
-                if left <= 0:
-                    return
-
     def _poll(self) -> list[Record]:
         with self._observer.stage("poll"):
             try:
@@ -238,7 +173,7 @@ class WorkerLoop:
                 )
             except BrokerUnavailable as error:
                 self._observer.failed(error, 1)
-        self._stay(self._settings.poll_timeout_seconds)
+        self._retrying.stay(self._settings.poll_timeout_seconds)
         return []
 
     def _admit(self) -> None:
@@ -250,7 +185,7 @@ class WorkerLoop:
         except TransientError as error:
             self._observer.failed(error, 1)
             self._observer.state(WorkerState.HELD)
-            self._stay(self._settings.poll_timeout_seconds)
+            self._retrying.stay(self._settings.poll_timeout_seconds)
 
     def _save(self, partitions: Sequence[Partition] | None = None) -> None:
         """Checkpoint; a failure is tried again with the next one, nothing depends on it."""
@@ -288,17 +223,7 @@ class WorkerLoop:
         """Count; a fatal one ends the process at the next turn."""
         self._observer.kafka_error(code)
         if is_fatal:
-            self._fatal_code = code
-
-    def _be_alive(self) -> None:
-        """Show that the loop turns, unless the client has failed for good.
-
-        Raises:
-            RestartNeeded: librdkafka will never deliver again in this process.
-        """
-        if self._fatal_code is not None:
-            raise RestartNeeded(f"Kafka: the client has failed for good: {self._fatal_code}")
-        self._observer.turned()
+            self._retrying.fail_for_good(code)
 
     def _leave(self, kind: str, partitions: Sequence[Partition]) -> None:
         self._assignments.update(partitions)

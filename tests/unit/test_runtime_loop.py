@@ -56,6 +56,7 @@ class Bench:
     def __init__(self, monkeypatch, batch_records=10, store=JudgedStore):
         self.clock = FakeClock()
         monkeypatch.setattr("streamer.runtime.loop.time", self.clock)
+        monkeypatch.setattr("streamer.runtime.retrying.time", self.clock)
         self.journal = []
         self.store = store(self)
         self.source = FakeSource(self.clock, self.journal)
