@@ -48,12 +48,11 @@ def bad_records():
     ]
 
 
-@pytest.mark.parametrize("protocol", ["auto", "classic"])
-def test_every_event_of_a_plain_producer_is_in_redis_or_in_the_dead_letters(deployment, protocol):
+def test_every_event_of_a_plain_producer_is_in_redis_or_in_the_dead_letters(deployment):
     deployment.create_topics()
     deployment.produce([record for record, _ in bad_records()])
     deployment.produce(some_traffic(1, 2500, bad_share=0.05))
-    worker = deployment.start_worker(kafka__group_protocol=protocol)
+    worker = deployment.start_worker()
     deployment.wait_until_counted(worker)
     deployment.produce([sent("browse", 3, event("forget", 3))])
     deployment.produce(some_traffic(2, 300, bad_share=0.05))

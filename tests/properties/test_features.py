@@ -127,7 +127,7 @@ def judged(value):
     if len(value) < 64 or value[:3] != b"SF\x01" or value[3] not in oracle.DTYPES:
         return None
     n_numbers = value[4] * struct.unpack_from("<H", value, 6)[0]
-    if len(value) != 64 + n_numbers * np.dtype(oracle.DTYPES[value[3]]).itemsize:
+    if n_numbers == 0 or len(value) != 64 + n_numbers * np.dtype(oracle.DTYPES[value[3]]).itemsize:
         return None
     tidy = value[:5] + b"\0" + value[6:52] + bytes(12) + value[64:]  # reserved bytes do not count
     features = oracle.read_features(tidy)

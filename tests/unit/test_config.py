@@ -151,6 +151,8 @@ def test_the_environment_is_named_where_the_file_is_right(written):
         {"STREAMER__KAFKA__CLIENT": "x", "STREAMER__KAFKA__CLIENT__SASL_PASSWORD": SECRET},
         {"STREAMER__WORKER__BATCH_RECORDS": "1", "STREAMER__WORKER__BATCH_RECORDS__X": "1"},
         {"STREAMER__WORKER__BATCH_RECORDS__X": "1"},
+        {"STREAMER__KAFKA__CLIENT__SASL_PASSWORD": SECRET, "STREAMER__KAFKA__client": "x"},
+        {"STREAMER__WORKER__BATCH_RECORDS__X": "1", "STREAMER__WORKER__batch_records": "1"},
     ],
 )
 def test_a_variable_of_a_wrong_shape_is_refused_in_one_line(environ):
@@ -173,6 +175,8 @@ def test_a_variable_of_a_wrong_shape_is_refused_in_one_line(environ):
         ("kafka.group_protocol", "fast"),
         ("kafka.dead_letter_suffix", ""),
         ("redis.url", "http://localhost"),
+        ("redis.url", "unix:///run/redis.sock"),
+        ("redis.url", "localhost:6379"),
         ("redis.timeout_seconds", "0"),
         ("redis.timeout_seconds", "1s"),
         ("redis.timeout_seconds", "nan"),
@@ -300,6 +304,8 @@ SECRET_SETTINGS = [
     ("redis", f'url = "redis://:{SECRET}@cache:6379/0"'),
     ("redis", f'url = "rediss://user:{SECRET}@cache:6379/0"'),
     ("redis", f'url = "redis://user:an@{SECRET}@cache:6379/0"'),  # redis-py takes it like that
+    ("redis", f'url = "redis://cache:6379/0?password={SECRET}"'),
+    ("redis", f'url = "rediss://cache:6379/0?ssl_ca_certs=/ca&password={SECRET}&db=1"'),
     ("kafka.client", f'"sasl.password" = "{SECRET}"'),
     ("kafka.client", f'SASL_PASSWORD = "{SECRET}"'),
     ("kafka.client", f'"ssl.key.password" = "{SECRET}"'),
@@ -307,6 +313,10 @@ SECRET_SETTINGS = [
     ("kafka.client", f'"ssl.keystore.password" = "{SECRET}"'),
     ("kafka.client", f'"sasl.oauthbearer.client.secret" = "{SECRET}"'),
     ("kafka.client", f'"sasl.oauthbearer.assertion.private.key.passphrase" = "{SECRET}"'),
+    ("kafka.client", f'"any.passphrase" = "{SECRET}"'),
+    ("kafka.client", f'"any.token" = "{SECRET}"'),
+    ("kafka.client", f'"any.private.thing" = "{SECRET}"'),
+    ("kafka.client", f'"sasl.jaas.config" = "{SECRET}"'),
     ("kafka.client", f'sasl.password = "{SECRET}"'),  # TOML reads a table in a table
 ]
 
@@ -377,6 +387,37 @@ def test_client_settings_are_spelled_from_the_environment_and_joined_with_the_fi
 def test_a_value_keeps_its_case_and_its_name_does_not():
     settings = load_settings(None, {"STREAMER__KAFKA__CLIENT__SECURITY_PROTOCOL": "SASL_SSL"})
     assert settings.kafka.client == {"security.protocol": "SASL_SSL"}
+
+
+def test_a_table_in_a_table_is_the_dotted_name_that_was_meant(written):
+    path = written("[kafka.client]\nsasl.username = 'w'\nssl.key.location = '/k'\nlinger.ms = 5")
+    assert load_settings(path, {}).kafka.client == {
+        "sasl.username": "w",
+        "ssl.key.location": "/k",
+        "linger.ms": "5",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "group.id",
+        "group.protocol",
+        "group.remote.assignor",
+        "partition.assignment.strategy",
+    ],
+)
+def test_what_the_guarantees_rest_on_is_not_passed_through(name, written):
+    path = written(f'[kafka.client]\n"{name}" = "x"')
+    assert f"{name} is set by streamer itself" in refusal(path)
+    variable = f"STREAMER__KAFKA__CLIENT__{name.upper().replace('.', '_')}"
+    assert f"{name} is set by streamer itself" in refusal(**{variable: "x"})
 
 
 def test_documented_names_are_the_names_there_are():

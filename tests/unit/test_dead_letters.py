@@ -22,12 +22,14 @@ class FakeProducer:
         fates: What the next reports say; None and the end of the list are a success.
         raises: What the next calls of `produce` raise; None accepts.
         is_stuck: Reports do not come.
+        reports_a_flush: At most so many reports come with one flush.
     """
 
     def __init__(self, settings, **_):
         self.settings = settings
         self.sent, self.fates, self.raises, self.waiting = [], [], [], []
         self.is_stuck = False
+        self.reports_a_flush = 1000
 
     def produce(self, topic, *, on_delivery, **letter):
         error = self.raises.pop(0) if self.raises else None
@@ -39,10 +41,11 @@ class FakeProducer:
     def flush(self, timeout):
         if self.is_stuck:
             return len(self.waiting)
-        waiting, self.waiting = self.waiting, []
+        waiting = self.waiting[: self.reports_a_flush]
+        self.waiting = self.waiting[self.reports_a_flush :]
         for on_delivery in waiting:
             on_delivery(self.fates.pop(0) if self.fates else None, None)
-        return 0
+        return len(self.waiting)
 
     def purge(self):
         purged = KafkaError(KafkaError._PURGE_QUEUE)
@@ -137,6 +140,13 @@ def test_a_letter_without_a_report_is_not_delivered(letters):
     assert not letters.is_delivered(0.1)
     assert not letters.is_delivered(0.1)
     letters._producer.is_stuck = False
+    assert letters.is_delivered(0.1)
+
+
+def test_letters_are_delivered_when_the_last_report_has_come(letters):
+    letters._producer.reports_a_flush = 2
+    letters.send([rejected(offset=offset) for offset in (1, 2, 3)])
+    assert not letters.is_delivered(0.1)
     assert letters.is_delivered(0.1)
 
 

@@ -3,6 +3,7 @@ import math
 import oracle
 import pytest
 
+from streamer.errors import RejectedRecord
 from streamer.events import EventType, Evidence, Kind, MyList, Thumb
 from streamer.events.classify import evidence_of
 
@@ -85,6 +86,13 @@ def test_rounding_is_floor_of_200_p_and_a_half_in_float64_everywhere():
             watched_s = duration_s * step / 4000
             expected = math.floor(200 * min(1.0, watched_s / duration_s) + 0.5)
             assert viewing(watched_s, duration_s).value == expected
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused_however_it_came(number):
+    for watched_s, duration_s in ((number, 60), (60, number)):
+        with pytest.raises(RejectedRecord, match="bad_number"):
+            viewing(watched_s, duration_s)
 
 
 def test_a_brief_play_keeps_its_completion():

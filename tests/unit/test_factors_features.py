@@ -113,6 +113,8 @@ def test_the_golden_header_is_pinned_here_too():
         with_bytes(3, b"\3"),
         with_bytes(4, b"\1"),
         with_bytes(6, b"\4"),
+        with_bytes(4, b"\0")[:64],  # no vectors
+        with_bytes(6, b"\0\0")[:64],  # of no factors
         with_bytes(64, struct.pack("<e", np.nan)),
         with_bytes(64, struct.pack("<e", np.inf)),
     ],

@@ -64,6 +64,7 @@ def test_after_a_rewind_nothing_is_promised_until_it_is_earned_again():
     progress.observe_watermark(1500, 12)
     progress.rewind()
     assert progress.fresh_ms(3) is None
+    assert progress.fresh_ms(99) is None  # what the broker said before counts no more
     progress.observe_watermark(2000, 12)
     assert progress.fresh_ms(11) is None
     assert progress.fresh_ms(12) == 2000

@@ -69,6 +69,37 @@ def test_a_value_that_is_not_what_a_merge_leaves_is_broken(value):
     assert judge(value) == (True, ABSENT_DIGEST)
 
 
+def forged(*entries, forgotten_before_ms=0):
+    """Bytes of another writer, with the right digest."""
+    total = sum(oracle.mix(entry.item_key + oracle.mix(entry.word)) for entry in entries)
+    digest = (total + oracle.mix(forgotten_before_ms + 1)) & oracle.U64
+    header = struct.pack("<2sBBHHQQ", b"SH", 1, 0, len(entries), 0, digest, forgotten_before_ms)
+    return header + b"".join(struct.pack("<QQ", entry.item_key, entry.word) for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("entries", "forgotten_before_ms", "is_broken"),
+    [
+        ([(9, oracle.PLAY, T), (7, oracle.PLAY, T)], 0, False),
+        ([(7, oracle.PLAY, T), (9, oracle.PLAY, T)], 0, True),  # equal words, keys ascend
+        ([(7, oracle.PLAY, T), (9, oracle.PLAY, T + 1)], 0, True),
+        ([(7, oracle.PLAY, T), (7, oracle.PLAY, T)], 0, True),  # one key twice
+        ([(7, oracle.PLAY, T + 1), (7, oracle.PLAY, T)], 0, True),
+        ([(7, oracle.THUMB, T), (7, oracle.PLAY, T)], 0, False),
+        ([(0, oracle.BRIEF_PLAY, T), (0, oracle.PLAY, T)], 0, False),
+        ([(0, oracle.PLAY, T + 1), (0, oracle.PLAY, T)], 0, True),
+        ([(7, oracle.PLAY, T)], T - 1, False),
+        ([(7, oracle.PLAY, T)], T, True),  # forgotten, and still there
+        ([(7, 7, T)], 0, True),
+        ([(7, 0, T)], 0, True),
+    ],
+)
+def test_a_right_digest_does_not_make_a_history(entries, forgotten_before_ms, is_broken):
+    interactions = [oracle.Interaction(*entry, 0) for entry in entries]
+    value = forged(*interactions, forgotten_before_ms=forgotten_before_ms)
+    assert judge(value)[0] is is_broken is not oracle.is_sound(value)
+
+
 @pytest.mark.parametrize("start", [3, 6, 7])
 def test_reserved_bytes_may_be_anything(start):
     assert judge(with_bytes(start, b"\xff")) == (False, STATE.digest)

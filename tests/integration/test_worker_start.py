@@ -1,0 +1,154 @@
+import socket
+import time
+
+import pytest
+from integration.worker_process import deployed, some_traffic
+from waiting import eventually
+
+from streamer.dev.kafka_server import KafkaServer
+from streamer.dev.ports import free_ports
+from streamer.dev.redis_server import RedisServer
+from streamer.kafka.topics import missing_topics
+
+
+@pytest.fixture
+def deployment(bootstrap_servers, redis_url, unique_name, tmp_path):
+    with deployed(bootstrap_servers, redis_url, unique_name, tmp_path) as deployment:
+        yield deployment
+
+
+def ended(worker, since, timeout_seconds):
+    """Return exit code, seconds from `since` to the end, and the last line of the output."""
+    code = worker.wait(timeout_seconds)
+    return code, time.monotonic() - since, worker.output.strip().splitlines()[-1]
+
+
+def test_a_kafka_or_a_redis_that_is_not_there_is_exit_code_69_within_10_seconds(deployment):
+    port = free_ports(1)[0]
+    since = time.monotonic()
+    without_kafka = deployment.start_worker(kafka__bootstrap_servers=f"127.0.0.1:{port}")
+    without_redis = deployment.start_worker(redis__url=f"redis://127.0.0.1:{port}/0")
+    for worker, name in ((without_redis, "Redis"), (without_kafka, "Kafka")):
+        code, seconds, last_line = ended(worker, since, 15)
+        assert code == 69
+        assert seconds < 10
+        assert last_line.startswith("streamer: ")
+        assert name in last_line
+
+
+def test_the_wait_for_what_is_not_there_is_as_long_as_configured(deployment):
+    port = free_ports(1)[0]
+    since = time.monotonic()
+    workers = [
+        deployment.start_worker(
+            worker__start_timeout_seconds=1, kafka__bootstrap_servers=f"127.0.0.1:{port}"
+        ),
+        deployment.start_worker(
+            worker__start_timeout_seconds=1, redis__url=f"redis://127.0.0.1:{port}/0"
+        ),
+    ]
+    for worker in workers:
+        code, seconds, _ = ended(worker, since, 15)
+        assert code == 69
+        assert seconds < 4
+
+
+def test_a_mistake_in_the_configuration_is_exit_code_78_with_one_line(deployment, tmp_path):
+    wrong_file = tmp_path / "worker.toml"
+    wrong_file.write_text("[kafka]\ngroup = 'workers'\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        workers = {
+            "STREAMER__KAFKA__GROUPID": deployment.start_worker(kafka__groupid="workers"),
+            "STREAMER__WORKER__BATCH_RECORDS": deployment.start_worker(worker__batch_records=0),
+            "[kafka] group": deployment.start_worker("--config", str(wrong_file)),
+            "[kafka]": deployment.start_worker(kafka__client__no_such_setting="1"),
+            "[redis] url": deployment.start_worker(redis__url="redis://127.0.0.1:port/0"),
+            f"cannot listen on 127.0.0.1:{port}": deployment.start_worker(metrics__port=port),
+        }
+        for words, worker in workers.items():
+            assert worker.wait(10) == 78, worker.output
+            assert words in worker.output
+            assert worker.output.startswith("streamer: ")
+            assert worker.output.count("\n") == 1
+
+
+def test_event_topics_may_come_later_than_the_worker(deployment):
+    worker = deployment.start_worker()
+    missing = eventually(lambda: worker.said("topics_missing"))
+    assert missing[0]["topics"] == sorted(deployment.topics.values())
+    letters = [f"{topic}.dlq" for topic in deployment.topics.values()]
+    eventually(lambda: missing_topics(deployment.admin, letters) == [])
+    created = eventually(lambda: worker.said("dead_letter_topics_created"))
+    assert created[0]["topics"] == letters
+    eventually(lambda: worker.status("/readyz") == 200)
+    deployment.create_topics()
+    deployment.produce(some_traffic(41, 300, bad_share=0.1))
+    deployment.wait_until_counted(worker)
+    assert deployment.histories() == deployment.expected_histories()
+    assert worker.terminate() == 0
+
+
+def test_a_worker_that_still_waits_for_kafka_can_be_stopped(deployment):
+    worker = deployment.start_worker(
+        "--wait",
+        kafka__bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}",
+        metrics__port=free_ports(1)[0],
+    )
+    eventually(lambda: worker.status("/livez") == 200)
+    has_waited_since = time.monotonic()
+    eventually(lambda: time.monotonic() > has_waited_since + 0.5)
+    since = time.monotonic()
+    assert worker.terminate(15) == 0
+    assert time.monotonic() - since < 4
+
+
+# --- a broker without the `consumer` group protocol ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def old_broker(kafka_program, tmp_path_factory):
+    """A Kafka that knows only the classic protocol; a test starts it."""
+    properties = {"group.coordinator.rebalance.protocols": "classic"}
+    server = KafkaServer(kafka_program, tmp_path_factory.mktemp("old-kafka"), properties)
+    yield server
+    server.stop()
+
+
+def test_a_worker_waits_if_told_so_and_falls_back_to_the_protocol_that_the_broker_knows(
+    old_broker, redis_executable, unique_name, tmp_path
+):
+    old_broker.stop()
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    redis_server = RedisServer(folder)
+    with deployed(
+        old_broker.bootstrap_servers, redis_server.url, unique_name, tmp_path
+    ) as deployment:
+        worker = deployment.start_worker("--wait", metrics__port=free_ports(1)[0])
+        eventually(lambda: worker.status("/livez") == 200)
+        assert worker.status("/readyz") == 503
+        eventually(lambda: worker.said("retrying"))
+        try:
+            redis_server.start()
+            old_broker.start()
+            deployment.create_topics()
+            deployment.produce(some_traffic(42, 300, bad_share=0.1))
+            deployment.wait_until_counted(worker)
+            assert deployment.histories() == deployment.expected_histories()
+            assert worker.status("/readyz") == 200
+            assert worker.terminate() == 0
+            assert deployment.committed() == deployment.ends()
+        finally:
+            redis_server.stop()
+
+
+def test_a_worker_that_must_use_the_new_protocol_ends_where_there_is_none(
+    old_broker, redis_url, unique_name, tmp_path
+):
+    if not old_broker.is_running:
+        old_broker.start()
+    with deployed(old_broker.bootstrap_servers, redis_url, unique_name, tmp_path) as deployment:
+        deployment.create_topics()
+        worker = deployment.start_worker(kafka__group_protocol="consumer")
+        assert worker.wait(15) == 75
