@@ -17,40 +17,39 @@ def deployment(bootstrap_servers, redis_url, unique_name, tmp_path):
         yield deployment
 
 
-def ended(worker, since, timeout_seconds):
-    """Return exit code, seconds from `since` to the end, and the last line of the output."""
-    code = worker.wait(timeout_seconds)
-    return code, time.monotonic() - since, worker.output.strip().splitlines()[-1]
+class Hopeless:
+    """Workers whose Kafka or Redis is not there. They live beside the other tests of this file."""
+
+    def __init__(self, deployment):
+        nobody = f"127.0.0.1:{free_ports(1)[0]}"
+        without_kafka = {"kafka__bootstrap_servers": nobody}
+        without_redis = {"redis__url": f"redis://{nobody}/0"}
+        briefly = {"worker__start_timeout_seconds": 1, "metrics__port": 0}
+        self.patient = {
+            "Kafka": deployment.start_worker(**without_kafka, metrics__port=free_ports(1)[0]),
+            "Redis": deployment.start_worker(**without_redis, metrics__port=free_ports(1)[0]),
+        }
+        for worker in self.patient.values():
+            eventually(lambda worker=worker: worker.status("/livez") == 200)
+        self.impatient = [
+            deployment.start_worker(**without_kafka, **briefly),
+            deployment.start_worker(**without_redis, **briefly),
+        ]
 
 
-def test_a_kafka_or_a_redis_that_is_not_there_is_exit_code_69_within_10_seconds(deployment):
-    port = free_ports(1)[0]
-    since = time.monotonic()
-    without_kafka = deployment.start_worker(kafka__bootstrap_servers=f"127.0.0.1:{port}")
-    without_redis = deployment.start_worker(redis__url=f"redis://127.0.0.1:{port}/0")
-    for worker, name in ((without_redis, "Redis"), (without_kafka, "Kafka")):
-        code, seconds, last_line = ended(worker, since, 15)
-        assert code == 69
-        assert seconds < 10
-        assert last_line.startswith("streamer: ")
-        assert name in last_line
+@pytest.fixture(scope="module")
+def hopeless(kafka_server, redis_server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hopeless")
+    with deployed(
+        kafka_server.bootstrap_servers, redis_server.url, "hopeless", folder
+    ) as deployment:
+        yield Hopeless(deployment)
 
 
-def test_the_wait_for_what_is_not_there_is_as_long_as_configured(deployment):
-    port = free_ports(1)[0]
-    since = time.monotonic()
-    workers = [
-        deployment.start_worker(
-            worker__start_timeout_seconds=1, kafka__bootstrap_servers=f"127.0.0.1:{port}"
-        ),
-        deployment.start_worker(
-            worker__start_timeout_seconds=1, redis__url=f"redis://127.0.0.1:{port}/0"
-        ),
-    ]
-    for worker in workers:
-        code, seconds, _ = ended(worker, since, 15)
-        assert code == 69
-        assert seconds < 4
+def test_a_worker_whose_kafka_or_redis_is_not_there_is_alive_and_not_ready(hopeless):
+    for worker in hopeless.patient.values():
+        assert worker.status("/livez") == 200
+        assert worker.status("/readyz") == 503
 
 
 def test_a_mistake_in_the_configuration_is_exit_code_78_with_one_line(deployment, tmp_path):
@@ -152,3 +151,23 @@ def test_a_worker_that_must_use_the_new_protocol_ends_where_there_is_none(
         deployment.create_topics()
         worker = deployment.start_worker(kafka__group_protocol="consumer")
         assert worker.wait(15) == 75
+
+
+# --- the end of those without Kafka or Redis -----------------------------------------------------
+
+
+def test_a_kafka_or_a_redis_that_is_not_there_is_exit_code_69_within_10_seconds(hopeless):
+    for name, worker in hopeless.patient.items():
+        eventually(lambda worker=worker: worker.seconds)
+        assert worker.process.returncode == 69
+        assert worker.seconds < 10
+        last_line = worker.output.strip().splitlines()[-1]
+        assert last_line.startswith("streamer: ")
+        assert name in last_line
+
+
+def test_the_wait_for_what_is_not_there_is_as_long_as_configured(hopeless):
+    for worker in hopeless.impatient:
+        eventually(lambda worker=worker: worker.seconds)
+        assert worker.process.returncode == 69
+        assert worker.seconds < 5

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,13 @@ class WorkerProcess:
                 stderr=subprocess.STDOUT,
             )
         self._port = int(settings["metrics.port"])
+        self.seconds = None
+        """How long it lived; None while it does."""
+        threading.Thread(target=self._watch, args=(time.monotonic(),), daemon=True).start()
+
+    def _watch(self, started):
+        self.process.wait()
+        self.seconds = time.monotonic() - started
 
     # what it says
 

@@ -1,12 +1,14 @@
+import shutil
+
 import numpy as np
 import pytest
-from unit.test_runtime_fakes import capture_log
+from unit.test_runtime_fakes import FakeClock, capture_log
 
 from streamer.errors import ModelError, StoreUnavailable
 from streamer.factors import FoldInParams, RecencyFoldIn
 from streamer.metrics import WorkerMetrics
 from streamer.models import Pointer, write_model
-from streamer.runtime.live_model import LiveModelFollower
+from streamer.runtime.live_model import RETRY_SECONDS, LiveModelFollower
 
 
 class Bench:
@@ -62,7 +64,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path):
+def clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr("streamer.runtime.live_model.time", clock)
+    return clock
+
+
+@pytest.fixture
+def bench(tmp_path, clock):
     return Bench(tmp_path)
 
 
@@ -128,6 +137,45 @@ def test_a_model_that_must_be_refused_leaves_the_present_one_live_and_is_said_on
     bench.pointer = Pointer(model_id, 3, broken)
     bench.follower.look()
     assert bench.live() == (model_id, 3)
+
+
+def test_a_refusal_is_said_again_when_a_model_was_live_in_between(bench):
+    model_id, broken = bench.install(1), bench.install(2)
+    (bench.directory / broken / "item_ids.json").write_text("[]")
+    for generation, published in enumerate([broken, model_id, broken], 1):
+        bench.pointer = Pointer(published, generation)
+        bench.follower.look()
+    assert bench.live() == (model_id, 2)
+    assert bench.n_refused() == 2
+    assert bench.events_said() == ["model_refused", "model_loaded", "model_refused"]
+
+
+def test_a_model_whose_folder_comes_later_than_its_pointer_is_loaded_then(bench, clock):
+    bench.pointer = Pointer("0123456789abcdef", 1)
+    bench.follower.look()
+    assert bench.follower.current() is None
+    model_id = bench.install(1)
+    bench.pointer = Pointer(model_id, 1)
+    folder = bench.directory / model_id
+    folder.rename(bench.directory / "under way")
+    bench.follower.look()
+    (bench.directory / "under way").rename(folder)
+    clock.now += RETRY_SECONDS - 0.1
+    bench.follower.look()
+    assert bench.follower.current() is None  # looking costs time; not at every look
+    clock.now += 0.2
+    bench.follower.look()
+    assert bench.live() == (model_id, 1)
+
+
+def test_a_folder_that_holds_another_model_than_its_name_says_is_refused(bench):
+    first, second = bench.install(1), bench.install(2)
+    shutil.rmtree(bench.directory / first)
+    (bench.directory / second).rename(bench.directory / first)
+    bench.pointer = Pointer(first, 1)
+    bench.follower.look()
+    assert bench.follower.current() is None
+    assert bench.n_refused() == 1
 
 
 def test_a_pointer_that_cannot_be_read_is_said_once(bench):

@@ -1,10 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from unit.test_runtime_fakes import FakeClock, capture_log
 
 from streamer.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from streamer.metrics import WorkerMetrics
 from streamer.runtime.observer import LoopObserver
-from streamer.runtime.startup import Startup
+from streamer.runtime.startup import Startup, ensure_topics
 
 
 class Bench:
@@ -90,3 +93,32 @@ def test_a_mistake_in_the_configuration_is_not_waited_for(bench):
     with pytest.raises(ConfigError):
         bench.startup(None).wait_for(check)
     assert len(calls) == 1
+
+
+class FakeAdmin:
+    """A broker that has all topics, and answers so often before it goes away."""
+
+    def __init__(self, n_answers, topics=("play", "browse", "play.dlq", "browse.dlq")):
+        self.n_answers = n_answers
+        self.topics = dict.fromkeys(topics)
+
+    def list_topics(self, timeout):
+        if self.n_answers == 0:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        self.n_answers -= 1
+        return SimpleNamespace(topics=self.topics, brokers={1: None})
+
+    def poll(self, timeout):
+        return 0
+
+
+def test_a_broker_that_has_all_topics_is_asked_to_create_none(bench):
+    ensure_topics(FakeAdmin(2), ["play", "browse"], ".dlq", bench.log)
+    assert bench.said == []
+
+
+@pytest.mark.parametrize("n_answers", [0, 1])
+def test_a_broker_that_goes_away_at_any_moment_is_unavailable(bench, n_answers):
+    admin = FakeAdmin(n_answers, ["play", "browse"])
+    with pytest.raises(BrokerUnavailable):
+        ensure_topics(admin, ["play", "browse"], ".dlq", bench.log)
