@@ -19,7 +19,7 @@ from streamer.models import load_model, read_pointer
 from streamer.pipeline.step import LiveModel
 from streamer.runtime.cache import HistoryCache
 from streamer.runtime.checkpoint import Checkpoints
-from streamer.runtime.guards import Shutdown, Watchdog
+from streamer.runtime.guards import EXIT_TEMPORARY, Shutdown, Watchdog
 from streamer.runtime.health import HealthServer, health_of
 from streamer.runtime.live_model import LiveModelFollower
 from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
@@ -81,11 +81,13 @@ class Worker:
             RestartNeeded: The process cannot go on.
         """
         worker = self.settings.worker
-        Shutdown(self.loop.stop, worker.drain_timeout_seconds).install()
+        shutdown = Shutdown(self.loop.stop, worker.drain_timeout_seconds)
+        shutdown.install()
         self.health.start()
         try:
             self._wait_for_others(None if wait else worker.start_timeout_seconds)
-            self._run()
+            if not self.loop.is_stopping:
+                self._run(shutdown)
         finally:
             self.client.close()
             self.health.stop()
@@ -103,7 +105,7 @@ class Worker:
         if expire_after_days:
             startup.wait_for(lambda: ensure_expiry(admin, kafka.topics, expire_after_days))
 
-    def _run(self) -> None:
+    def _run(self, shutdown: Shutdown) -> None:
         worker = self.settings.worker
         watchdog = Watchdog(lambda: self.observer.turned_at, worker.watchdog_timeout_seconds)
         self.follower.start(self.settings.models.poll_interval_seconds)
@@ -119,6 +121,8 @@ class Worker:
         try:
             self.loop.run()
         finally:
+            # Leaving the group may hang with a dead broker, and not only a signal leads here.
+            shutdown.arm(EXIT_TEMPORARY)
             watchdog.stop()
             self.dead_letters.close()
             self.source.close()
@@ -141,7 +145,7 @@ def build_worker(settings: Settings) -> Worker:
         settings.metrics.host,
         settings.metrics.port,
         metrics.registry,
-        lambda: health_of(observer),
+        lambda: health_of(observer, lambda: monitor.answered_at),
     )
     store = RedisStore(
         client,

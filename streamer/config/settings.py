@@ -30,9 +30,10 @@ from streamer.errors import ConfigError
 PREFIX = "STREAMER__"
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_FILE_BYTES = 65_536
-_SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "private", "sasl.jaas")
+_HARMLESS = re.compile(r"(?!sasl|ssl).*|sasl\.mechanisms?|ssl\..*\.location|ssl\.endpoint.*")
+_SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "private", "jaas")
 _QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
-_URL_PASSWORD = re.compile(r"(://[^/@:]*:).*(@)")
+_URL_CREDENTIALS = re.compile(r"(://).*(@)")
 
 
 class Settings(BaseSettings):
@@ -172,9 +173,9 @@ def _printable(value: object) -> str:
         return "********"
     if isinstance(value, dict):
         return str({name: _mask(name, part) for name, part in value.items()})
-    return _QUERY_PASSWORD.sub(r"\1********", _URL_PASSWORD.sub(r"\1********\2", str(value)))
+    return _QUERY_PASSWORD.sub(r"\1********", _URL_CREDENTIALS.sub(r"\1********\2", str(value)))
 
 
 def _mask(name: str, value: object) -> object:
-    secret = any(word in name for word in _SECRET_WORDS)
+    secret = not _HARMLESS.fullmatch(name) or any(word in name for word in _SECRET_WORDS)
     return "********" if secret else value

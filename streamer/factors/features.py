@@ -39,6 +39,8 @@ HEADER: Final = np.dtype(
     ]
 )
 assert HEADER.itemsize == 64
+MAX_STORED_ERROR: Final = 1e-3
+"""‖Δ‖ / ‖u‖ by storing; what is promised of a vector read back."""
 
 
 class FeatureDtype(IntEnum):
@@ -121,8 +123,8 @@ def encode_features(
         stamp: What they have in common.
 
     Returns:
-        n_users values; bool, shape (n_users,), true where the learner rejected the row or a
-        number does not fit the stored dtype.
+        n_users values; bool, shape (n_users,), true where the learner rejected the row or the
+        stored dtype has no room for it.
     """
     n_users, n_vectors, n_factors = factors.vectors.shape
     headers = np.zeros(n_users, HEADER)
@@ -139,9 +141,11 @@ def encode_features(
     headers["written_ms"] = stamp.written_ms
     headers["n_interactions"] = n_interactions
     headers["n_solved"] = factors.n_solved
-    with np.errstate(over="ignore"):  # an overflow becomes infinity and is rejected below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is rejected below
         stored = factors.vectors.astype(stamp.dtype.numpy)
-    is_rejected = factors.is_rejected | ~np.isfinite(stored).all(axis=(1, 2))
+    error = np.linalg.norm(stored.astype(np.float32) - factors.vectors, axis=2)
+    is_near = error <= MAX_STORED_ERROR * np.linalg.norm(factors.vectors, axis=2)  # false for NaN
+    is_rejected = factors.is_rejected | ~is_near.all(axis=1)
     table = np.hstack(
         [
             headers.view(np.uint8).reshape(n_users, HEADER.itemsize),

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from streamer.errors import BrokerUnavailable, ConfigError
 from streamer.pipeline.records import Partition, Record
@@ -68,18 +74,28 @@ def record_of(message: Message) -> Record:
     assert topic is not None, "a message without an error has a place"
     assert number is not None
     assert offset is not None
+    timestamp_type, timestamp_ms = message.timestamp()
     return Record(
         Partition(topic, number),
         offset,
-        message.timestamp()[1],
+        timestamp_ms,
         _bytes(message.key()),
         _bytes(message.value()),
         _headers(message),
+        timestamp_type == TIMESTAMP_LOG_APPEND_TIME,
     )
 
 
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
-    headers = message.headers()
+    """Return the headers, or one that says that they could not be read.
+
+    The client raises where a name is not UTF-8, and asked again it would hand out null pointers:
+    so it is asked once.
+    """
+    try:
+        headers = message.headers()
+    except (SystemError, UnicodeDecodeError):
+        return (("headers_dropped", b"a name is not UTF-8"),)
     if not headers:
         return ()
     pairs = headers.items() if isinstance(headers, dict) else headers

@@ -1,7 +1,8 @@
 """Dead letters: rejected records, kept with their reason so that they can be sent again.
 
-A letter has the original key, value, headers and time, and headers `reason`, `topic`, `partition`
-and `offset`. One that is too large to be kept whole holds the SHA-256 and the size of its value.
+A letter has the original key, value, headers and time, and headers `reason`, `topic`, `partition`,
+`offset` and `timestamp`. One that is too large to be kept whole, or that the broker refuses, holds
+the SHA-256 and the size of its value.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from streamer.errors import BrokerUnavailable, RestartNeeded
 from streamer.events import MAX_VALUE_BYTES
 from streamer.kafka.client import SILENT_LOGGER, broker_errors, client_settings
-from streamer.pipeline.records import Record, Rejected
+from streamer.pipeline.records import Partition, Record, Rejected
 
 MAX_LETTER_BYTES: Final = 2 * MAX_VALUE_BYTES
 """Of value, key and headers together; a letter must never be too large for the broker."""
+
+
+_NEVER_TAKEN: Final = frozenset(
+    {
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+    }
+)
+"""Verdicts on the letter itself: sending it again would hold the stream for ever."""
 
 
 class KafkaDeadLetters:
@@ -37,6 +48,8 @@ class KafkaDeadLetters:
         self._failed: list[Rejected] = []
         self._to_repeat: list[Rejected] = []
         """Letters that the next call sends again."""
+        self._reduced: set[tuple[Partition, int]] = set()
+        """Letters that the broker will never take whole: sent as hash and size, dated now."""
         self._last_error = ""
         self._has_failed_for_good = False
         with broker_errors("creating a producer"):
@@ -84,16 +97,25 @@ class KafkaDeadLetters:
     def _refused(self, letter: Rejected, error: KafkaError) -> None:
         self._last_error = error.str()
         self._failed.append(letter)
+        if error.code() in _NEVER_TAKEN:
+            self._reduced.add((letter.record.partition, letter.record.offset))
         self._has_failed_for_good |= error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
 
     def _send_one(self, letter: Rejected) -> None:
         record = letter.record
-        is_whole = _size(record) <= MAX_LETTER_BYTES and len(record.value or b"") <= MAX_VALUE_BYTES
+        is_reduced = (record.partition, record.offset) in self._reduced
+        is_whole = (
+            not is_reduced
+            and _size(record) <= MAX_LETTER_BYTES
+            and len(record.value or b"") <= MAX_VALUE_BYTES
+        )
 
         def on_delivery(error: KafkaError | None, _: Message) -> None:
             self._n_pending -= 1
             if error is not None:
                 self._refused(letter, error)
+            else:
+                self._reduced.discard((record.partition, record.offset))
 
         try:
             self._producer.produce(
@@ -101,7 +123,7 @@ class KafkaDeadLetters:
                 key=record.key if is_whole else None,
                 value=record.value if is_whole else _stand_in(record),
                 headers=[*(record.headers if is_whole else ()), *_headers(letter)],
-                timestamp=max(record.timestamp_ms, 0),
+                timestamp=0 if is_reduced else max(record.timestamp_ms, 0),  # 0: the present
                 on_delivery=on_delivery,
             )
         except BufferError:
@@ -120,6 +142,7 @@ def _headers(letter: Rejected) -> list[tuple[str, bytes]]:
         ("topic", record.partition.topic.encode()),
         ("partition", str(record.partition.number).encode()),
         ("offset", str(record.offset).encode()),
+        ("timestamp", str(record.timestamp_ms).encode()),
     ]
 
 

@@ -6,6 +6,7 @@ commits synchronously: against a frozen broker that blocks for minutes and no si
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
@@ -32,6 +33,7 @@ from streamer.pipeline.records import Partition, Record
 OFFSET_QUERY_SECONDS: Final = 1.0
 """Bound of the few requests that the loop waits for: committed offsets and watermarks."""
 
+WAIT_SLICE_SECONDS: Final = 0.02
 _FATAL: Final = KafkaError._FATAL  # noqa: SLF001  librdkafka's own code
 _UNSUPPORTED: Final = KafkaError(KafkaError.UNSUPPORTED_VERSION).str()
 """What the text of a fatal error says when the broker is older than the group protocol."""
@@ -98,16 +100,6 @@ class KafkaSource:
         self._listener = listener
         self._open()
 
-    def check_broker(self, timeout_seconds: float) -> list[str]:
-        """Ask the broker for our topics; return those that do not exist yet.
-
-        Raises:
-            BrokerUnavailable: No answer in time.
-        """
-        with broker_errors("reading the cluster's metadata"):
-            metadata = self._live.list_topics(timeout=timeout_seconds)
-        return [topic for topic in self._topics if topic not in metadata.topics]
-
     def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
         """Return what has arrived; waits only while there is nothing."""
         if self._backlog:
@@ -116,11 +108,22 @@ class KafkaSource:
         with broker_errors("consuming"):
             messages = self._live.consume(max_records, 0)
             if not messages:
-                # consume() would wait for a whole batch; poll() returns with the first record.
-                first = self._live.poll(timeout_seconds)
-                if first is not None:
-                    messages = [first, *self._live.consume(max_records - 1, 0)]
+                messages = self._wait_for_some(max_records, timeout_seconds)
         return self._records(messages)
+
+    def _wait_for_some(self, max_records: int, timeout_seconds: float) -> list[Message]:
+        """Wait for a record, or for a change of the assignment, which the loop must admit.
+
+        consume() would wait for a whole batch; poll() returns with the first record, but goes on
+        waiting after a rebalance, so it waits in slices.
+        """
+        owned = self.owned
+        until = time.monotonic() + timeout_seconds
+        while (left := until - time.monotonic()) > 0 and self.owned == owned:
+            first = self._live.poll(min(left, WAIT_SLICE_SECONDS))
+            if first is not None:
+                return [first, *self._live.consume(max_records - 1, 0)]
+        return []
 
     def wait(self, timeout_seconds: float) -> None:
         """Stay a member for a while; a record that was on its way is kept for the next poll."""
@@ -150,6 +153,9 @@ class KafkaSource:
                 [topic_partition(partition) for partition in partitions],
                 timeout=OFFSET_QUERY_SECONDS,
             )
+            for tp in found:
+                if tp.error is not None:
+                    raise KafkaException(tp.error)
         return {
             Partition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in found
         }

@@ -135,14 +135,28 @@ def create_topics(admin: AdminClient, specs: Sequence[TopicSpec]) -> list[TopicO
     ]
 
 
-def missing_topics(admin: AdminClient, names: Collection[str]) -> list[str]:
+def missing_topics(
+    admin: AdminClient, names: Collection[str], timeout_seconds: float = TIMEOUT_SECONDS
+) -> list[str]:
     """Return those of ``names`` that the broker does not have, in their order.
 
     Raises:
-        BrokerUnavailable: No answer within 8 s.
+        BrokerUnavailable: No answer in time.
     """
-    there = _list(admin, time.monotonic() + TIMEOUT_SECONDS)
+    there = _list(admin, time.monotonic() + timeout_seconds)
     return [name for name in names if name not in there]
+
+
+def n_brokers(admin: AdminClient, timeout_seconds: float = TIMEOUT_SECONDS) -> int:
+    """Return how many brokers the cluster has.
+
+    Raises:
+        BrokerUnavailable: No answer in time.
+    """
+    try:
+        return len(admin.list_topics(timeout=timeout_seconds).brokers)
+    except KafkaException as error:
+        raise _translate(admin, error, "list its brokers") from error
 
 
 def retention_days(admin: AdminClient, names: Collection[str]) -> dict[str, float]:

@@ -44,6 +44,7 @@ class WatermarkMonitor:
         self._partitions = partitions
         self._observe = observe
         self._interval_seconds = interval_seconds
+        self.answered_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watermarks", daemon=True)
 
@@ -59,10 +60,13 @@ class WatermarkMonitor:
     def _run(self) -> None:
         while not self._stopping.is_set():
             partitions = self._partitions()
-            if partitions:
+            if not partitions:
+                self.answered_at = time.monotonic()  # nothing was asked
+            else:
                 asked_at_ms = time.time_ns() // 1_000_000
                 watermarks = self._ask(partitions)
                 if watermarks:
+                    self.answered_at = time.monotonic()
                     self._observe(asked_at_ms, watermarks)
             self._stopping.wait(self._interval_seconds)
 

@@ -38,6 +38,7 @@ class Record(NamedTuple):
         key: As produced.
         value: As produced; None is a Kafka tombstone.
         headers: As produced.
+        is_append_time: Whether the timestamp is the broker's own, of the append.
     """
 
     partition: Partition
@@ -46,6 +47,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
+    is_append_time: bool = True
 
 
 class Rejected(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from streamer.errors import BrokerUnavailable
 from streamer.metrics import WorkerMetrics
 from streamer.pipeline.ports import FeatureStore, MarkMove, RecordSource
 from streamer.pipeline.records import Partition
@@ -67,8 +68,15 @@ class Checkpoints:
             self._next_offsets.pop(partition, None)
         self._progress.end(partitions)
 
-    def applied(self, partition: Partition, next_offset: int, append_time_ms: int) -> None:
-        """Everything of the partition before `next_offset` is in the store."""
+    def applied(self, partition: Partition, next_offset: int, append_time_ms: int | None) -> None:
+        """Everything of the partition before `next_offset` is in the store.
+
+        Args:
+            partition: Which.
+            next_offset: What comes next.
+            append_time_ms: When the last record was appended; None where its timestamp is a
+                producer's, which says nothing about what else was appended before.
+        """
         if partition in self._marks:
             self._next_offsets[partition] = next_offset
             self._progress.apply(partition, next_offset, append_time_ms)
@@ -85,19 +93,27 @@ class Checkpoints:
         waiting = list(self._waiting)
         marks = self._store.read_marks(waiting)
         committed = self._source.committed(waiting)
-        starts = {p: self._start(p, marks[p], committed[p]) for p in waiting}
-        # A partition that never had a mark gets one before its first record is applied: what
-        # Redis forgets from now on is missed.
-        unmarked = {p: MarkMove(None, starts[p]) for p in waiting if marks[p] is None}
-        marks.update(self._store.move_marks(unmarked))
+        failure: BrokerUnavailable | None = None
         for partition in waiting:
-            self._source.seek(partition, starts[partition])
-            self._source.resume([partition])
-            self._marks[partition] = marks[partition]
-            self._progress.begin(partition, starts[partition])
-            self._count_rewind(partition, self._waiting.pop(partition), starts[partition])
+            try:
+                self._admit_one(partition, marks[partition], committed[partition])
+            except BrokerUnavailable as error:
+                failure = error  # one without a leader must not stop the others
+        if failure is not None:
+            raise failure
         has_rewound, self._has_rewound = self._has_rewound, False
         return has_rewound
+
+    def _admit_one(self, partition: Partition, mark: int | None, commit: int | None) -> None:
+        start = self._start(partition, mark, commit)
+        if mark is None:
+            # Before its first record is applied: what Redis forgets from now on is missed.
+            mark = self._store.move_marks({partition: MarkMove(None, start)})[partition]
+        self._source.seek(partition, start)
+        self._source.resume([partition])
+        self._marks[partition] = mark
+        self._progress.begin(partition, start)
+        self._count_rewind(partition, self._waiting.pop(partition), start)
 
     def save(self, partitions: Sequence[Partition] | None = None) -> None:
         """Move marks, then store the offsets they vouch for; find out if Redis forgot.
@@ -138,11 +154,11 @@ class Checkpoints:
 
     def _start(self, partition: Partition, mark: int | None, commit: int | None) -> int:
         """Return where to read from; if Redis vouches for less than Kafka, lower the commit."""
+        if commit is not None and mark is not None and mark >= commit:
+            return commit
         earliest = self._source.earliest(partition)
         if commit is None:
             return earliest  # Kafka has never heard of this group: everything is yet to be read
-        if mark is not None and mark >= commit:
-            return commit
         # Remembered before anything is changed: a second attempt would see the lowered commit.
         if self._waiting[partition] in {None, WRITES_MISSING}:
             self._waiting[partition] = _cause(mark)

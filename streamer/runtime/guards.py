@@ -5,16 +5,18 @@ Both use os._exit: whatever hangs would also hang an orderly exit, and restartin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
+STDERR: Final = 2
 EXIT_WATCHDOG: Final = 70
+EXIT_TEMPORARY: Final = 75
 CHECK_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 5.0
 """After the drain's own time-out, how long leaving the group may take."""
@@ -71,18 +73,24 @@ class Shutdown:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
 
+    def arm(self, code: int) -> None:
+        """End the process after the deadline, whatever happens meanwhile."""
+        timer = threading.Timer(
+            self._deadline_seconds, _leave, (code, "the shutdown took too long")
+        )
+        timer.daemon = True
+        timer.start()
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self._is_asked:
             _leave(128 + number, "asked twice to stop")
         self._is_asked = True
-        timer = threading.Timer(
-            self._deadline_seconds, _leave, (128 + number, "the shutdown took too long")
-        )
-        timer.daemon = True
-        timer.start()
+        self.arm(128 + number)
         self._stop()
 
 
 def _leave(code: int, why: str) -> None:
-    print(f"streamer: {why}; leaving at once, nothing is lost", file=sys.stderr, flush=True)  # noqa: T201
+    with contextlib.suppress(OSError):  # a reader that does not read must not keep us here
+        os.set_blocking(STDERR, False)
+        os.write(STDERR, f"streamer: {why}; leaving at once, nothing is lost\n".encode())
     os._exit(code)

@@ -6,7 +6,9 @@ Readiness is about being useful: never ready while nothing could move.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +23,12 @@ from streamer.errors import ConfigError
 from streamer.metrics import WorkerState
 from streamer.runtime.observer import LoopObserver
 
+STOP_POLL_SECONDS: Final = 0.1
+MAX_CLIENTS: Final = 16
+CLIENT_SECONDS: Final = 5.0
+"""A request and its answer, together."""
+SILENCE_SECONDS: Final = 10.0
+"""Without an answer from Kafka for so long, a worker with partitions is not ready."""
 LIVE_SECONDS: Final = 60.0
 """A loop that has not turned for so long is not alive; well below max.poll.interval.ms / 2."""
 
@@ -44,11 +52,20 @@ class Health:
     partitions: int
 
 
-def health_of(observer: LoopObserver) -> Health:
-    """Judge a loop by what it last said of itself."""
+def health_of(
+    observer: LoopObserver, kafka_answered_at: Callable[[], float] = time.monotonic
+) -> Health:
+    """Judge a loop by what it last said of itself, and Kafka by when it last answered.
+
+    Args:
+        observer: Of the loop.
+        kafka_answered_at: When Kafka last answered, on the monotonic clock.
+    """
     age = time.monotonic() - observer.turned_at
     is_live = age < LIVE_SECONDS
     moves = observer.present_state in {WorkerState.RUNNING, WorkerState.IDLE}
+    if observer.n_owned:
+        moves &= time.monotonic() - kafka_answered_at() < SILENCE_SECONDS
     return Health(
         is_live=is_live,
         is_ready=is_live and moves,
@@ -85,7 +102,7 @@ class HealthServer:
                 "one"
             ) from error
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="health", daemon=True
+            target=self._server.serve_forever, args=(STOP_POLL_SECONDS,), name="health", daemon=True
         )
 
     @property
@@ -121,11 +138,39 @@ class HealthServer:
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
+    """Answers a bounded number of clients at a time, each within a bounded time."""
+
     daemon_threads = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  socketserver's own
+        super().__init__(*args, **kwargs)
+        self._places = threading.BoundedSemaphore(MAX_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  a socket
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        deadline = threading.Timer(CLIENT_SECONDS, _hang_up, (request,))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            deadline.cancel()
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Say nothing: a client that went away is its own affair."""
+
+
+def _hang_up(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = 10  # seconds; a client that says nothing must not hold a thread for ever
-
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401  the signature is http.server's
         """Say nothing: probes come every few seconds."""

@@ -89,6 +89,8 @@ class LiveModelFollower:
             return  # the loop notices that too, and says so
         except ModelError as error:
             self._refuse(None, error)
+        except MemoryError:
+            self._refuse(None, ModelError("not enough memory to load the live model"))
 
     def _run(self, interval_seconds: float) -> None:
         while not self._stopping.wait(interval_seconds):
@@ -117,6 +119,7 @@ class LiveModelFollower:
         except ModelError as error:
             self._refuse(pointer, error)
             return
+        self._last_refusal = ""
         self._current = LiveModel(self._variant, pointer.generation, model, self._learner)
         info = self._metrics.model_info
         if live is not None:

@@ -27,6 +27,7 @@ from streamer.runtime.updater import Updater
 
 T = TypeVar("T")
 
+ADMISSION_RETRY_SECONDS: Final = 0.5
 DELIVERY_SLICE_SECONDS: Final = 0.1
 
 
@@ -77,6 +78,7 @@ class WorkerLoop:
         self._assignments: Counter[Partition] = Counter()
         """How often each partition was assigned: a batch must not vouch for a later assignment."""
         self._next_checkpoint_at = 0.0
+        self._next_admission_at = 0.0
         self._is_store_down = False
         self._retrying = Retrying(
             parts.source,
@@ -109,7 +111,7 @@ class WorkerLoop:
     def turn(self) -> None:
         """One round: admit partitions, learn one batch, vouch for what is done."""
         self._retrying.be_alive()
-        if self._checkpoints.is_admitting:
+        if self._checkpoints.is_admitting and time.monotonic() >= self._next_admission_at:
             self._admit()
         records = self._poll()
         if records:
@@ -142,7 +144,8 @@ class WorkerLoop:
             raise
         for record in _last_of_each_partition(records):
             if assignments[record.partition] == self._assignments[record.partition]:
-                self._checkpoints.applied(record.partition, record.offset + 1, record.timestamp_ms)
+                append_time_ms = record.timestamp_ms if record.is_append_time else None
+                self._checkpoints.applied(record.partition, record.offset + 1, append_time_ms)
 
     def _bury(self, rejected: Sequence[Rejected]) -> None:
         """Return when every dead letter is safe."""
@@ -151,6 +154,7 @@ class WorkerLoop:
             while not self._until_done(
                 lambda: self._dead_letters.is_delivered(DELIVERY_SLICE_SECONDS)
             ):
+                self._retrying.hold()
                 self._retrying.stay(0.0)
         self._observer.dead_lettered(rejected)
 
@@ -184,8 +188,10 @@ class WorkerLoop:
             self._rewind()
         except TransientError as error:
             self._observer.failed(error, 1)
-            self._observer.state(WorkerState.HELD)
-            self._retrying.stay(self._settings.poll_timeout_seconds)
+            self._next_admission_at = time.monotonic() + ADMISSION_RETRY_SECONDS
+            if not self._checkpoints.admitted:
+                self._observer.state(WorkerState.HELD)
+                self._retrying.stay(self._settings.poll_timeout_seconds)
 
     def _save(self, partitions: Sequence[Partition] | None = None) -> None:
         """Checkpoint; a failure is tried again with the next one, nothing depends on it."""

@@ -38,14 +38,14 @@ class Progress:
                 self._partitions.pop(partition, None)
                 self._next_offsets.pop(partition, None)
 
-    def apply(self, partition: Partition, next_offset: int, append_time_ms: int) -> None:
+    def apply(self, partition: Partition, next_offset: int, append_time_ms: int | None) -> None:
         """Everything before `next_offset` is applied; its last record was appended then."""
         with self._lock:
             if partition in self._partitions:
                 self._next_offsets[partition] = next_offset
-                # A producer's clock may run ahead where the topic keeps producers' times.
-                now_ms = int(self._clock() * 1000)
-                self._partitions[partition].observe_applied(min(append_time_ms, now_ms))
+                if append_time_ms is not None:
+                    now_ms = int(self._clock() * 1000)  # the broker's clock may be ahead of ours
+                    self._partitions[partition].observe_applied(min(append_time_ms, now_ms))
 
     def observe_watermarks(self, asked_at_ms: int, watermarks: Mapping[Partition, int]) -> None:
         """Remember what the broker answered to a question of `asked_at_ms`."""

@@ -104,7 +104,7 @@ class Retrying:
             except TransientError as error:
                 attempt += 1
                 self._observer.failed(error, attempt)
-                self._hold()
+                self.hold()
                 bound = FIRST_BACK_OFF_SECONDS * 2 ** min(attempt - 1, MAX_DOUBLINGS)
                 self.stay(self._random.uniform(bound / 2, bound))
             else:
@@ -133,7 +133,8 @@ class Retrying:
                 if left <= 0:
                     return
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
+        """Let no partition deliver until something succeeds; may be called again."""
         if self._held_since is not None:
             return
         self._held_since = time.monotonic()

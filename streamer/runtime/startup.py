@@ -10,10 +10,19 @@ import structlog
 from confluent_kafka.admin import AdminClient
 
 from streamer.errors import BrokerUnavailable, ConfigError, TransientError
-from streamer.kafka.topics import create_topics, missing_topics, retention_days, topic_specs
+from streamer.kafka.topics import (
+    create_topics,
+    missing_topics,
+    n_brokers,
+    retention_days,
+    topic_specs,
+)
 from streamer.runtime.observer import LoopObserver
 
-RETRY_SECONDS: Final = 0.5
+RETRY_SECONDS: Final = 0.25
+ATTEMPT_SECONDS: Final = 1.0
+"""Of one question to Kafka; short, because signals are handled only between questions."""
+MAX_REPLICATION: Final = 3
 DEAD_LETTER_RETENTION_DAYS: Final = 7.0
 """Of the event topics; a dead-letter topic that we create keeps four times as long."""
 
@@ -72,23 +81,23 @@ def ensure_topics(
         BrokerUnavailable: Kafka did not answer, or refuses to create a dead-letter topic.
     """
     letters = [topic + dead_letter_suffix for topic in topics]
-    missing = set(missing_topics(admin, [*topics, *letters]))
+    missing = set(missing_topics(admin, [*topics, *letters], ATTEMPT_SECONDS))
     if missing & set(topics):
         log.warning(
             "topics_missing",
             topics=sorted(missing & set(topics)),
             remedy="waiting for them; `streamer topics create` makes them",
         )
+    if not missing & set(letters):
+        return
     specs = topic_specs(
         topics,
         dead_letter_suffix,
         partitions=1,
-        replication=_replication(admin),
+        replication=min(MAX_REPLICATION, n_brokers(admin, ATTEMPT_SECONDS)),
         retention_days=DEAD_LETTER_RETENTION_DAYS,
     )
     wanted = [spec for spec in specs if spec.name in missing & set(letters)]
-    if not wanted:
-        return
     try:
         create_topics(admin, wanted)
     except ConfigError as error:
@@ -107,15 +116,10 @@ def ensure_expiry(admin: AdminClient, topics: Sequence[str], expire_after_days: 
         ConfigError: Users would expire while the log still holds their events.
         BrokerUnavailable: Kafka did not answer.
     """
-    there = set(topics) - set(missing_topics(admin, topics))
+    there = set(topics) - set(missing_topics(admin, topics, ATTEMPT_SECONDS))
     longest = max(retention_days(admin, sorted(there)).values(), default=0.0)
     if expire_after_days < longest:
         raise ConfigError(
             f"[redis] expire_after_days = {expire_after_days:g} is shorter than the topics' "
             f"retention of {longest:g} days; make it longer, or 0 to keep users"
         )
-
-
-def _replication(admin: AdminClient) -> int:
-    """As many copies as the cluster has brokers, three at most."""
-    return min(3, max(1, len(admin.list_topics(timeout=RETRY_SECONDS * 10).brokers)))

@@ -92,7 +92,7 @@ class Updater:
         self._dtype = dtype
         self._clock = clock
         self._sleep = sleep
-        self._random = random.Random(0)
+        self._random = random.Random()
 
     def apply(
         self, user_ids: Sequence[str], arrived: Interactions, live: LiveModel | None
@@ -164,7 +164,10 @@ class Updater:
         is_written = np.ones(len(user_ids), bool)
         is_written[list(outcome.conflicts)] = False
         written = np.flatnonzero(is_written)
-        self._cache.put([user_ids[row] for row in written.tolist()], step.after.take(written))
+        after = step.after.take(written)
+        if outcome.n_superseded:
+            after.generations[:] = NO_GENERATION  # fold them in again with the newer model
+        self._cache.put([user_ids[row] for row in written.tolist()], after)
         report.outcomes += np.bincount(
             step.outcomes[is_written[arrived.rows]], minlength=len(Outcome)
         )

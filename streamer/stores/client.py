@@ -51,7 +51,11 @@ def connect(
             **{name: value for name, value in credentials.items() if value is not None},
         )
     except ValueError as error:
-        raise ConfigError(f"[redis] url: {error}") from error
+        # Its text may hold a part of the password; a slash or a colon in one must be escaped.
+        raise ConfigError(
+            "[redis] url: expected redis://[user:password@]host[:port][/db], with special "
+            "characters of the password percent-encoded"
+        ) from error
 
 
 @contextmanager
@@ -61,6 +65,8 @@ def store_errors() -> Iterator[None]:
         yield
     except (redis.RedisError, OSError) as error:
         kind = next((name for vendor, name in _KINDS if isinstance(error, vendor)), "other")
+        if "OOM" in str(error):  # before Redis 7, inside a script, it has no class of its own
+            kind = "out_of_memory"
         raise StoreUnavailable(f"Redis: {_explain(error)}", kind=kind) from error
 
 

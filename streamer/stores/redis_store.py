@@ -6,6 +6,7 @@ through a pipeline costs several microseconds of Python each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
@@ -30,6 +31,8 @@ from streamer.stores.keys import (
     quarantine_key,
 )
 
+VARIANT_NAME: Final = re.compile(rb"[a-z0-9_-]{1,32}")
+MAX_USERS_PER_CALL: Final = 500
 DAY_MS: Final = 86_400_000
 
 
@@ -74,38 +77,45 @@ class RedisStore:
         return values
 
     def write(self, writes: UserWrites) -> WriteOutcome:
-        """Compare and set every user in one atomic script call."""
-        if not writes.user_ids:
-            return WriteOutcome({}, frozenset(), 0, 0, 0)
+        """Compare and set every user, some hundred in an atomic script call.
+
+        A longer call would keep readers waiting, and one that outlasts the time-out would be
+        repeated for ever.
+        """
+        outcome = WriteOutcome({}, frozenset(), 0, 0, 0)
+        for start in range(0, len(writes.user_ids), MAX_USERS_PER_CALL):
+            rows = range(start, min(start + MAX_USERS_PER_CALL, len(writes.user_ids)))
+            outcome = _joined(outcome, self._write_rows(writes, rows))
+        return outcome
+
+    def _write_rows(self, writes: UserWrites, rows: range) -> WriteOutcome:
         keys: list[str] = []
         variants = tuple(writes.features)
         digests = writes.expected_digests.astype("<u8").tobytes()
         args: list[bytes | int] = []
         doomed: list[str] = []
         n_bytes = 0
-        is_tombstone = writes.is_tombstone.tolist()
         is_forgotten = writes.is_forgotten.tolist()
-        all_variants = self._all_variants(variants) if any(is_forgotten) else []
-        for row, user_id in enumerate(writes.user_ids):
+        is_any_forgotten = any(is_forgotten[row] for row in rows)
+        all_variants = self._all_variants(variants) if is_any_forgotten else []
+        for row in rows:
+            user_id, history = writes.user_ids[row], writes.histories[row]
+            lost = _everything_but_the_history(user_id, all_variants) if is_forgotten[row] else []
+            doomed += lost
             keys.append(history_key(user_id))
-            n_doomed = 0
-            if is_forgotten[row]:
-                lost = _everything_but_the_history(user_id, all_variants)
-                doomed += lost
-                n_doomed = len(lost)
-            history = writes.histories[row]
-            args += (digests[8 * row : 8 * row + 8], history, n_doomed, int(is_tombstone[row]))
+            is_tombstone = int(writes.is_tombstone[row])
+            args += (digests[8 * row : 8 * row + 8], history, len(lost), is_tombstone)
             n_bytes += len(history)
             for variant in variants:
-                keys.append(features_key(variant, user_id))
                 features = writes.features[variant][row]
+                keys.append(features_key(variant, user_id))
                 args.append(features)
                 n_bytes += len(features)
         self._attempted += 1
         head = (
             self._acknowledged,
             self._attempted,
-            len(writes.user_ids),
+            len(rows),
             len(variants),
             self._tombstone_ms,
             self._expire_ms,
@@ -114,7 +124,10 @@ class RedisStore:
         answer = self._scripts["write"]([self._sequence_key, *keys, *doomed], [*head, *args])
         conflicts, n_superseded, n_quarantined = self._remembering(answer)
         self._acknowledged = self._attempted
-        stored = dict(zip(conflicts[::2], conflicts[1::2], strict=True))
+        stored = {
+            rows.start + row: value
+            for row, value in zip(conflicts[::2], conflicts[1::2], strict=True)
+        }
         return WriteOutcome(
             conflicts={row: None if value == 0 else value for row, value in stored.items()},
             foreign=frozenset(row for row, value in stored.items() if value == 0),
@@ -172,7 +185,18 @@ class RedisStore:
         """Return every variant ever used. Forgetting is rare, so it asks each time."""
         with store_errors():
             members: set[bytes] = self._execute("SMEMBERS", VARIANTS)
-        return sorted({*live, *(member.decode() for member in members)})
+        names = (member.decode() for member in members if VARIANT_NAME.fullmatch(member))
+        return sorted({*live, *names})
+
+
+def _joined(one: WriteOutcome, other: WriteOutcome) -> WriteOutcome:
+    return WriteOutcome(
+        {**one.conflicts, **other.conflicts},
+        one.foreign | other.foreign,
+        one.n_superseded + other.n_superseded,
+        one.n_quarantined + other.n_quarantined,
+        one.n_bytes + other.n_bytes,
+    )
 
 
 def _everything_but_the_history(user_id: str, variants: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ local function set_features(key, value)
   local head = redis.pcall('GETRANGE', key, 0, 27)
   if head ~= '' then
     if type(head) ~= 'string' or #head < 28 or string.sub(head, 1, 3) ~= 'SF\1' then
-      redis.call('RENAME', key, 'st:q:' .. string.sub(key, 4))
+      redis.call('RENAMENX', key, 'st:q:' .. string.sub(key, 4))
       n_quarantined = n_quarantined + 1
     elseif struct.unpack('<I4', string.sub(head, 25, 28)) > generation then
       n_superseded = n_superseded + 1

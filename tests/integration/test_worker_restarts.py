@@ -70,6 +70,10 @@ def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_drai
     assert third.counts() == (1, 1, 0, 0)  # nothing is read again
 
 
+@pytest.mark.xfail(
+    reason="not built yet: a worker does not compare topic ids (docs/ARCHITECTURE.md, known gaps)",
+    strict=True,
+)
 def test_topics_that_were_made_anew_are_read_from_their_beginning(deployment):
     """Old offsets mean nothing in them, however far they reach."""
     worker = deployment.start_worker()
