@@ -30,7 +30,9 @@ from streamer.errors import ConfigError
 PREFIX = "STREAMER__"
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_FILE_BYTES = 65_536
-_HARMLESS = re.compile(r"(?!sasl|ssl).*|sasl\.mechanisms?|ssl\..*\.location|ssl\.endpoint.*")
+_HARMLESS = re.compile(
+    r"(?!sasl|ssl).*|sasl\.(mechanisms?|username)|ssl\..*\.location|ssl\.endpoint.*"
+)
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "private", "jaas")
 _QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
 _URL_CREDENTIALS = re.compile(r"(://).*(@)")

@@ -141,10 +141,11 @@ def encode_features(
     headers["written_ms"] = stamp.written_ms
     headers["n_interactions"] = n_interactions
     headers["n_solved"] = factors.n_solved
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity is rejected below
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is rejected
         stored = factors.vectors.astype(stamp.dtype.numpy)
-    error = np.linalg.norm(stored.astype(np.float32) - factors.vectors, axis=2)
-    is_near = error <= MAX_STORED_ERROR * np.linalg.norm(factors.vectors, axis=2)  # false for NaN
+        exact = factors.vectors.astype(np.float64)
+        error = np.linalg.norm(stored.astype(np.float64) - exact, axis=2)
+        is_near = error <= MAX_STORED_ERROR * np.linalg.norm(exact, axis=2)  # false for NaN
     is_rejected = factors.is_rejected | ~is_near.all(axis=1)
     table = np.hstack(
         [

@@ -1,8 +1,8 @@
 """Dead letters: rejected records, kept with their reason so that they can be sent again.
 
-A letter has the original key, value, headers and time, and headers `reason`, `topic`, `partition`,
-`offset` and `timestamp`. One that is too large to be kept whole, or that the broker refuses, holds
-the SHA-256 and the size of its value.
+A letter has the original key, value, headers and time, and headers `reason`, `topic`, `partition`
+and `offset`. One that is too large to be kept whole holds the SHA-256 and the size of its value; so
+does one that the broker refuses for good, which is dated now, with its time in `timestamp`.
 """
 
 from __future__ import annotations
@@ -122,7 +122,11 @@ class KafkaDeadLetters:
                 record.partition.topic + self._suffix,
                 key=record.key if is_whole else None,
                 value=record.value if is_whole else _stand_in(record),
-                headers=[*(record.headers if is_whole else ()), *_headers(letter)],
+                headers=[
+                    *(record.headers if is_whole else ()),
+                    *_headers(letter),
+                    *([("timestamp", b"%d" % record.timestamp_ms)] if is_reduced else []),
+                ],
                 timestamp=0 if is_reduced else max(record.timestamp_ms, 0),  # 0: the present
                 on_delivery=on_delivery,
             )
@@ -142,7 +146,6 @@ def _headers(letter: Rejected) -> list[tuple[str, bytes]]:
         ("topic", record.partition.topic.encode()),
         ("partition", str(record.partition.number).encode()),
         ("offset", str(record.offset).encode()),
-        ("timestamp", str(record.timestamp_ms).encode()),
     ]
 
 

@@ -81,7 +81,11 @@ def test_features_are_the_documented_bytes_and_read_back(batch, stamp):
         )
         assert value == oracle.write_features(features)
         is_finite = np.isfinite(stored[row]).all()
-        assert is_rejected[row] == (factors.is_rejected[row] or not is_finite)
+        with np.errstate(invalid="ignore"):
+            exact = np.float64(factors.vectors[row])
+            off_by = np.linalg.norm(np.float64(stored[row]) - exact, axis=1)
+            is_near = bool((off_by <= 1e-3 * np.linalg.norm(exact, axis=1)).all())
+        assert is_rejected[row] == (factors.is_rejected[row] or not is_near)
         decoded = decode_features(value)
         assert (decoded is not None) == is_finite
         if decoded is not None:
