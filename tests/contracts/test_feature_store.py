@@ -339,7 +339,7 @@ class FeatureStoreContract:
         bench.store.write_fresh({})
         assert bench.keys() == set()
 
-    def test_a_batch_of_2000_users_is_one_call(self, bench):
+    def test_a_batch_of_2000_users_is_written_and_compared_row_by_row(self, bench):
         state = watched("x")
         users = [f"viewer-{number}" for number in range(2000)]
         history, features = state.to_bytes(), features_of(state)

@@ -221,3 +221,22 @@ def test_closing_gives_up_what_is_under_way(letters):
     letters.send([rejected()])
     letters.close()
     assert letters._producer.waiting == []
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.INVALID_TIMESTAMP, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD]
+)
+def test_a_letter_that_the_broker_never_takes_is_sent_as_hash_and_size_dated_now(letters, code):
+    letters._producer.fates = [KafkaError(code)]
+    letters.send([rejected()])
+    with pytest.raises(BrokerUnavailable):
+        letters.is_delivered(0.1)
+    assert letters.is_delivered(0.1)
+    whole, reduced = letters._producer.sent
+    assert (whole["value"], whole["timestamp"]) == (b"bad", 1_763_900_000_123)
+    assert json.loads(reduced["value"]) == {"sha256": sha256(b"bad").hexdigest(), "size": 3}
+    assert reduced["timestamp"] == 0  # what the client takes for the present
+    assert headers_of(reduced)["timestamp"] == b"1763900000123"
+    letters.send([rejected()])  # nothing is remembered of it
+    assert letters.is_delivered(0.1)
+    assert letters._producer.sent[-1] == whole

@@ -125,3 +125,22 @@ hang()
     assert code == 128 + signal.SIGTERM
     assert 0.3 < time.monotonic() - started < 5
     assert "the shutdown took too long" in err
+
+
+def test_a_stderr_that_nobody_reads_does_not_keep_the_process():
+    script = """
+import os
+read_end, write_end = os.pipe()
+os.dup2(write_end, 2)
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, bytes(65536))
+except BlockingIOError:
+    os.set_blocking(2, True)
+Watchdog(lambda: time.monotonic() - 10, 0.3).start()
+hang()
+"""
+    with running(script) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert process.wait(LIMIT_SECONDS) == 70

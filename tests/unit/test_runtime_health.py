@@ -1,14 +1,23 @@
 import http.client
 import json
 import socket
+from contextlib import ExitStack
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 from unit.test_runtime_fakes import PLAYS, FakeClock, capture_log
+from waiting import eventually
 
 from streamer.errors import ConfigError
 from streamer.metrics import WorkerMetrics, WorkerState
-from streamer.runtime.health import LIVE_SECONDS, Health, HealthServer, health_of
+from streamer.runtime.health import (
+    LIVE_SECONDS,
+    MAX_CLIENTS,
+    SILENCE_SECONDS,
+    Health,
+    HealthServer,
+    health_of,
+)
 from streamer.runtime.observer import LoopObserver
 
 HOST = "127.0.0.1"
@@ -141,6 +150,46 @@ def test_a_client_that_says_nothing_holds_up_nobody(serve):
     server = serve()
     with socket.create_connection((HOST, server.port), timeout=5):
         assert get(server, "/livez")[0] == 200
+
+
+def test_more_clients_than_there_are_places_are_turned_away(serve):
+    server = serve()
+    with ExitStack() as held:
+        for _ in range(MAX_CLIENTS):
+            held.enter_context(socket.create_connection((HOST, server.port), timeout=5))
+        late = held.enter_context(socket.create_connection((HOST, server.port), timeout=5))
+        assert late.recv(1) == b""  # hung up at once, without a thread of its own
+    eventually(lambda: answers(server), 5)
+
+
+def answers(server):
+    try:
+        return get(server, "/livez")[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def test_a_client_that_drips_is_hung_up_on(serve, monkeypatch):
+    monkeypatch.setattr("streamer.runtime.health.CLIENT_SECONDS", 0.2)
+    server = serve()
+    with socket.create_connection((HOST, server.port), timeout=5) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert client.recv(1) == b""
+
+
+def test_a_worker_whose_kafka_is_silent_is_not_ready(observer, clock):
+    observer.state(WorkerState.IDLE)
+    observer.rebalanced("assigned", [PLAYS], frozenset([PLAYS]))
+    observer.turned()
+    answered_at = clock.now
+    clock.now += SILENCE_SECONDS - 1
+    observer.turned()
+    assert health_of(observer, lambda: answered_at).is_ready
+    clock.now += 2
+    observer.turned()
+    found = health_of(observer, lambda: answered_at)
+    assert found.is_live
+    assert not found.is_ready
 
 
 def test_a_port_that_is_taken_is_a_configuration_error(serve):
