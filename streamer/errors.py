@@ -8,8 +8,7 @@ StreamerError
 │   ├── StoreUnavailable
 │   └── BrokerUnavailable
 ├── StoreForgot        rewind: Redis lost writes that it had acknowledged
-├── RestartNeeded      end the process (exit 75); a supervisor starts it again, which is safe
-└── PartitionLost      drop: another member owns it
+└── RestartNeeded      end the process (exit 75); a supervisor starts it again, which is safe
 
 Adapters translate vendor exceptions into these at their own boundary, with ``raise ... from``.
 """
@@ -67,7 +66,3 @@ class StoreForgot(StreamerError):
 
 class RestartNeeded(StreamerError):
     """This process cannot go on, a new one can."""
-
-
-class PartitionLost(StreamerError):
-    """Another member of the group owns the partition now; drop what is in hand for it."""

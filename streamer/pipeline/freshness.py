@@ -33,11 +33,6 @@ class PartitionProgress:
         """Remember the append time of an applied record: all before it is applied too."""
         self._fresh_ms = max(append_time_ms, self._fresh_ms or 0)
 
-    def rewind(self) -> None:
-        """Forget what was applied; it has to be applied again."""
-        self._fresh_ms = None
-        self._samples.clear()
-
     def fresh_ms(self, next_offset: int) -> int | None:
         """Return the time before which everything appended is applied, None while unknown."""
         while self._samples and self._samples[0][1] <= next_offset:

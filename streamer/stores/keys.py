@@ -42,11 +42,6 @@ def quarantine_key(key: str) -> str:
     return f"st:q:{key.removeprefix('st:')}"
 
 
-def model_key(variant: str) -> str:
-    """Return the key of the pointer to the variant's live model."""
-    return f"st:model:{variant}"
-
-
 def partition_field(group_id: str, partition: Partition) -> str:
     """Return the field of a partition in the hashes of marks and of freshness."""
     return f"{group_id}/{partition.topic}/{partition.number}"

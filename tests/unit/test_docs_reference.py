@@ -49,6 +49,7 @@ from streamer.factors.blend import blend
 from streamer.history import GROUPS, codec
 from streamer.kafka.dead_letters import MAX_LETTER_BYTES
 from streamer.kafka.topics import DEAD_LETTER_RETENTION_FACTOR, topic_specs
+from streamer.models import pointer_key
 from streamer.runtime.guards import CLOSE_SECONDS, EXIT_WATCHDOG
 from streamer.stores import keys
 
@@ -383,7 +384,7 @@ def test_keys_are_those_of_the_package(user_id):
         served,
         keys.quarantine_key(history),
         keys.quarantine_key(served),
-        keys.model_key("rows-2"),
+        pointer_key("rows-2"),
         keys.MARKS,
         f"{keys.SEQUENCES}WRITER",
         keys.FRESH,

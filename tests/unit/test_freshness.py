@@ -56,20 +56,6 @@ def test_the_records_that_are_missing_are_counted():
     assert progress.lag_records(10) == 4
 
 
-def test_after_a_rewind_nothing_is_promised_until_it_is_earned_again():
-    progress = PartitionProgress()
-    progress.observe_watermark(1000, 10)
-    progress.observe_applied(900)
-    assert progress.fresh_ms(10) == 1000
-    progress.observe_watermark(1500, 12)
-    progress.rewind()
-    assert progress.fresh_ms(3) is None
-    assert progress.fresh_ms(99) is None  # what the broker said before counts no more
-    progress.observe_watermark(2000, 12)
-    assert progress.fresh_ms(11) is None
-    assert progress.fresh_ms(12) == 2000
-
-
 def test_a_long_backlog_is_remembered_in_bounded_space_and_never_flattered():
     progress = PartitionProgress()
     n_samples = 10 * MAX_SAMPLES
