@@ -81,6 +81,12 @@ class Interactions:
     def __post_init__(self) -> None:
         assert self.rows.shape == self.item_keys.shape == self.words.shape
 
+    @classmethod
+    def none(cls, n_users: int) -> Interactions:
+        """Return no evidence at all, of so many users."""
+        nothing = np.empty(0, np.uint64)
+        return cls(np.empty(0, np.intp), nothing, nothing, np.zeros(n_users, np.uint64))
+
     def of_users(self, users: NDArray[np.intp]) -> Interactions:
         """Return the evidence of the given users alone; they become rows 0, 1, ..."""
         position = np.full(len(self.forgotten_before_ms), -1, np.intp)

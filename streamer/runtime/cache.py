@@ -23,6 +23,11 @@ class HistoryCache:
     def __len__(self) -> int:
         return len(self._slot_of)
 
+    @property
+    def user_ids(self) -> list[str]:
+        """Everybody in the cache, the least recently seen first."""
+        return list(self._slot_of)
+
     def find(self, user_ids: Sequence[str]) -> list[int | None]:
         """Return each user's slot, None for a miss. Valid until the next `put` or `clear`."""
         slots = [self._slot_of.get(user_id) for user_id in user_ids]

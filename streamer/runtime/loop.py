@@ -16,6 +16,7 @@ from streamer.errors import (
     StoreUnavailable,
     TransientError,
 )
+from streamer.history import Interactions
 from streamer.metrics import WorkerState
 from streamer.pipeline.ports import DeadLetters, RecordSource
 from streamer.pipeline.records import Decoder, Partition, Record, Rejected
@@ -28,6 +29,8 @@ from streamer.runtime.updater import Updater
 T = TypeVar("T")
 
 ADMISSION_RETRY_SECONDS: Final = 0.5
+REFOLD_USERS: Final = 250
+"""Between two batches, so that a new model delays no event by more than some milliseconds."""
 DELIVERY_SLICE_SECONDS: Final = 0.1
 
 
@@ -122,8 +125,20 @@ class WorkerLoop:
             self._observer.state(WorkerState.HELD)
         elif not self._checkpoints.is_admitting:
             self._observer.state(WorkerState.IDLE)
+        if not self._is_store_down:
+            self._refold()
         if time.monotonic() >= self._next_checkpoint_at:
             self._save()
+
+    def _refold(self) -> None:
+        """Fold some of the users that we know in again, if a new model is live."""
+        live = self._live_model()
+        user_ids = self._updater.take_refolds(live, REFOLD_USERS)
+        if user_ids:
+            nothing_new = Interactions.none(len(user_ids))
+            self._observer.refolded(
+                self._until_done(lambda: self._updater.apply(user_ids, nothing_new, live))
+            )
 
     def _learn(self, records: Sequence[Record]) -> None:
         """Bring one batch into the store; every step may be repeated, none is skipped."""

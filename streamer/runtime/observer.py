@@ -90,6 +90,14 @@ class LoopObserver:
         for (topic, event_type), n_events in decoded.applied.items():
             metrics.events_applied.labels(topic, event_type).inc(n_events)
         self._measure_delays(records, decoded.event_times_ms, now)
+        self._count(report)
+
+    def refolded(self, report: Report) -> None:
+        """Some users were folded in again with a new model."""
+        self._count(report)
+
+    def _count(self, report: Report) -> None:
+        metrics = self._metrics
         for outcome in Outcome:
             metrics.interactions_merged.labels(outcome.name.lower()).inc(
                 int(report.outcomes[outcome])

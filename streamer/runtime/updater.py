@@ -93,6 +93,8 @@ class Updater:
         self._clock = clock
         self._sleep = sleep
         self._random = random.Random()
+        self._refolding: LiveModel | None = None
+        self._to_refold: list[str] = []
 
     def apply(
         self, user_ids: Sequence[str], arrived: Interactions, live: LiveModel | None
@@ -139,6 +141,17 @@ class Updater:
     def n_cached_users(self) -> int:
         """Histories in the cache."""
         return len(self._cache)
+
+    def take_refolds(self, live: LiveModel | None, max_users: int) -> list[str]:
+        """Return cached users that may have features of an older model, each once per model.
+
+        To be given to `apply` without evidence. The most recently seen come first.
+        """
+        if live is not None and live is not self._refolding:
+            self._refolding = live
+            self._to_refold = self._cache.user_ids
+        taken, self._to_refold = self._to_refold[-max_users:], self._to_refold[:-max_users]
+        return taken
 
     def _attempt(
         self,
