@@ -123,8 +123,8 @@ def encode_features(
         stamp: What they have in common.
 
     Returns:
-        n_users values; bool, shape (n_users,), true where the learner rejected the row or the
-        stored dtype has no room for it.
+        n_users values, float32 where float16 cannot hold a row within MAX_STORED_ERROR; bool,
+        shape (n_users,), true where the learner rejected the row or it is not finite.
     """
     n_users, n_vectors, n_factors = factors.vectors.shape
     headers = np.zeros(n_users, HEADER)
@@ -141,20 +141,33 @@ def encode_features(
     headers["written_ms"] = stamp.written_ms
     headers["n_interactions"] = n_interactions
     headers["n_solved"] = factors.n_solved
+    is_finite = np.isfinite(factors.vectors).all(axis=(1, 2))
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is rejected
         stored = factors.vectors.astype(stamp.dtype.numpy)
         exact = factors.vectors.astype(np.float64)
         error = np.linalg.norm(stored.astype(np.float64) - exact, axis=2)
-        is_near = error <= MAX_STORED_ERROR * np.linalg.norm(exact, axis=2)  # false for NaN
-    is_rejected = factors.is_rejected | ~is_near.all(axis=1)
+        is_near = (error <= MAX_STORED_ERROR * np.linalg.norm(exact, axis=2)).all(axis=1)
+    values = _pack(headers, stored)
+    wide = np.flatnonzero(is_finite & ~is_near)
+    wide_headers = headers[wide]
+    wide_headers["dtype"] = FeatureDtype.F32
+    wide_vectors = factors.vectors[wide].astype(FeatureDtype.F32.numpy)
+    for row, value in zip(wide.tolist(), _pack(wide_headers, wide_vectors), strict=True):
+        values[row] = value
+    return values, factors.is_rejected | ~is_finite
+
+
+def _pack(headers: NDArray[np.void], vectors: NDArray[np.floating]) -> list[bytes]:
+    """Return each row's header and vectors as one value."""
+    n_users, n_vectors, n_factors = vectors.shape
     table = np.hstack(
         [
             headers.view(np.uint8).reshape(n_users, HEADER.itemsize),
-            stored.view(np.uint8).reshape(n_users, n_vectors * n_factors * stored.itemsize),
+            vectors.view(np.uint8).reshape(n_users, n_vectors * n_factors * vectors.itemsize),
         ]
     )
     packed, size = table.tobytes(), table.shape[1]
-    return [packed[start : start + size] for start in range(0, len(packed), size)], is_rejected
+    return [packed[start : start + size] for start in range(0, len(packed), size)]
 
 
 def decode_features(blob: bytes) -> Features | None:

@@ -115,7 +115,6 @@ def test_a_changed_history_is_not_known_to_have_features_until_it_is_folded_in()
     [
         (Constant(np.nan), FeatureDtype.F32),
         (Constant(np.inf), FeatureDtype.F16),
-        (Constant(70_000.0), FeatureDtype.F16),
         (Constant(1.0, is_rejected=True), FeatureDtype.F32),
     ],
 )
