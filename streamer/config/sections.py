@@ -143,7 +143,7 @@ class WorkerSection(Section):
         100_000, ge=1, le=10_000_000, description="histories kept in memory, about 1 kB each"
     )
     start_timeout_seconds: float = Field(
-        6.0, gt=0, le=10, description="how long an unreachable Kafka or Redis is tried at start"
+        5.0, gt=0, le=10, description="how long an unreachable Kafka or Redis is tried at start"
     )
     drain_timeout_seconds: Seconds = Field(
         10.0, description="from SIGTERM, for the batch in hand; 5 s more to leave"

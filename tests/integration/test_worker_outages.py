@@ -77,7 +77,7 @@ def test_an_idle_worker_is_fresh_and_ready_unless_redis_is_frozen(deployment, ow
     assert worker.total("partition_lag_seconds") == 0
     assert worker.status("/readyz") == 200
     with frozen(own_redis.pid):
-        eventually(lambda: worker.status("/readyz") == 503, 4)
+        eventually(lambda: worker.status("/readyz") == 503, 10)
         assert worker.status("/livez") == 200
     eventually(lambda: worker.status("/readyz") == 200, 5)
     eventually(lambda: max(ages().values()) < 3)

@@ -99,7 +99,7 @@ def test_a_worker_that_still_waits_for_kafka_can_be_stopped(deployment):
     eventually(lambda: time.monotonic() > has_waited_since + 0.5)
     since = time.monotonic()
     assert worker.terminate(15) == 0
-    assert time.monotonic() - since < 4
+    assert time.monotonic() - since < 7
 
 
 # --- a broker without the `consumer` group protocol ----------------------------------------------
@@ -170,4 +170,4 @@ def test_the_wait_for_what_is_not_there_is_as_long_as_configured(hopeless):
     for worker in hopeless.impatient:
         eventually(lambda worker=worker: worker.seconds)
         assert worker.process.returncode == 69
-        assert worker.seconds < 5
+        assert worker.seconds < 7.5  # of which 1 s is configured; the rest is a busy machine
