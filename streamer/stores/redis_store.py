@@ -1,6 +1,6 @@
 """Histories, features, marks and freshness in one standalone Redis.
 
-A batch is one script call: the whole command is packed at once, because a command per user
+A batch goes in script calls of some hundred users, each packed at once, because a command per user
 through a pipeline costs several microseconds of Python each.
 """
 
