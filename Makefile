@@ -41,7 +41,11 @@ lock: $(STAMP)  ## pin every dependency again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--strip-extras --allow-unsafe --output-file requirements/runtime.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--strip-extras --allow-unsafe --all-extras --output-file requirements/dev.txt requirements/dev.in pyproject.toml
+		--strip-extras --allow-unsafe --extra train --extra local \
+		--output-file requirements/dev.txt requirements/dev.in pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--strip-extras --allow-unsafe --constraint requirements/dev.txt --extra fuzz \
+		--output-file requirements/fuzz.txt pyproject.toml
 
 clean:  ## forget the environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
