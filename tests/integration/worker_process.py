@@ -244,15 +244,22 @@ class Deployment:
 
     # Kafka
 
-    def create_topics(self, partitions=2):
+    def create_topics(self, partitions=2, replication=1, timestamp_type="LogAppendTime"):
         specs = topic_specs(
             list(self.topics.values()),
             ".dlq",
             partitions=partitions,
-            replication=1,
+            replication=replication,
             retention_days=7,
         )
+        for spec in specs[:2]:
+            spec.settings["message.timestamp.type"] = timestamp_type
         create_topics(self.admin, specs)
+
+    def partitions(self):
+        """Return the partitions of each event topic, as the broker lists them now."""
+        listed = self.admin.list_topics(timeout=10).topics
+        return {topic: list(listed[topic].partitions) for topic in self.topics.values()}
 
     def produce(self, records):
         """Write records with a plain producer, and return when the broker has them."""
