@@ -7,33 +7,19 @@ the table.
 
 import json
 import os
-import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
-from chaos.harness import FULL, SHORT, ChaosRun, Row
+from chaos.harness import SIZE, ChaosRun, Row
 from chaos.recording import in_order, record
-from chaos.tcp_proxy import TcpProxy
+from chaos.servers import broker_with_a_detour, start_redis
 from integration.worker_process import deployed
 
-from streamer.dev.kafka_server import KafkaServer
-from streamer.dev.ports import LOOPBACK, free_ports
-from streamer.dev.redis_server import RedisServer
-
-SIZE = FULL if os.environ.get("CHAOS") == "full" else SHORT
 SEED = int(os.environ.get("CHAOS_SEED", "3"))
 TIMEOUT_SECONDS = SIZE.pick(short=300, full=1800)
 ROWS = pytest.StashKey[list[Row]]()
-QUICK_GROUPS = {
-    # A lost member is missed after 3 s: fifty are lost.
-    "group.consumer.session.timeout.ms": "3000",
-    "group.consumer.min.session.timeout.ms": "3000",
-    "group.consumer.heartbeat.interval.ms": "500",
-    "group.consumer.min.heartbeat.interval.ms": "500",
-}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,33 +29,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
 
 
-@dataclass(frozen=True)
-class Broker:
-    """A Kafka and a proxy before it: who comes through the proxy stays behind it."""
-
-    server: KafkaServer
-    proxy: TcpProxy
-
-
 @pytest.fixture(scope="session")
 def broker(kafka_program, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("chaos-kafka")
-    port, controller_port, detour_port, proxy_port = free_ports(4)
-    properties = {
-        **QUICK_GROUPS,
-        "listeners": f"BROKER://{LOOPBACK}:{port},DETOUR://{LOOPBACK}:{detour_port},"
-        f"CONTROLLER://{LOOPBACK}:{controller_port}",
-        "advertised.listeners": f"BROKER://{LOOPBACK}:{port},DETOUR://{LOOPBACK}:{proxy_port}",
-        "listener.security.protocol.map": "BROKER:PLAINTEXT,DETOUR:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    }
-    server = KafkaServer(kafka_program, folder, properties, (port, controller_port))
-    try:
-        server.start()
-        with TcpProxy(detour_port, proxy_port) as proxy:
-            yield Broker(server, proxy)
-    finally:
-        server.stop()
-        shutil.rmtree(folder / "data", ignore_errors=True)
+    """A Kafka, and a proxy before it for who wants one."""
+    with broker_with_a_detour(kafka_program, tmp_path_factory.mktemp("chaos-kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -78,13 +42,6 @@ def own_redis(redis_executable, tmp_path):
     server = start_redis(tmp_path / "redis")
     yield server
     server.stop()
-
-
-def start_redis(folder, *arguments):
-    folder.mkdir()
-    server = RedisServer(folder, arguments)
-    server.start()
-    return server
 
 
 @cache

@@ -5,6 +5,7 @@ makes of the log, byte for byte, and every vector what the live model makes of t
 says what it did to whom by `injected`, and proves each by an assertion of its own.
 """
 
+import os
 import time
 from collections import Counter
 from typing import NamedTuple
@@ -42,6 +43,7 @@ class Size(NamedTuple):
 
 SHORT = Size("short", 4_000, 500, 20, 4.0)
 FULL = Size("full", 200_000, 5_000, 500, 40.0)
+SIZE = FULL if os.environ.get("CHAOS") == "full" else SHORT
 
 
 class Row(NamedTuple):
@@ -146,7 +148,16 @@ class ChaosRun:
         self._feed.allow(n_records, seconds, age_seconds)
 
     def wait_until_fed(self):
+        """Return when everything that may be produced is acknowledged."""
         self._feed.wait()
+
+    def is_fed(self):
+        """Whether everything that may be produced is acknowledged."""
+        return self._feed.n_acknowledged == self._feed.n_allowed
+
+    def wait_until(self, condition):
+        """Return when something has come about that nothing prevents."""
+        eventually(condition, PATIENCE_SECONDS, 0.05)
 
     def wait_until_applied(self):
         """Return when the group has committed everything that was fed."""

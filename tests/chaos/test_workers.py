@@ -49,7 +49,7 @@ def test_a_frozen_worker_wakes_up_after_its_partitions_have_moved(run):
 
 
 def test_workers_join_and_leave(run):
-    n_rounds = run.size.pick(short=2, full=10)
+    n_rounds = run.size.pick(short=1, full=10)
     run.open()
     # The older protocol here; the one that the broker prefers everywhere else.
     classic = {"kafka__group_protocol": "classic"}

@@ -26,6 +26,7 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     KafkaException,
     Producer,
+    TopicCollection,
 )
 from waiting import eventually
 
@@ -260,6 +261,12 @@ class Deployment:
         """Return the partitions of each event topic, as the broker lists them now."""
         listed = self.admin.list_topics(timeout=10).topics
         return {topic: list(listed[topic].partitions) for topic in self.topics.values()}
+
+    def topic_ids(self):
+        """Return the ids of the event topics, which a topic that is made anew does not keep."""
+        names = TopicCollection(list(self.topics.values()))
+        answers = self.admin.describe_topics(names).values()
+        return [str(answer.result(10).topic_id) for answer in answers]
 
     def produce(self, records):
         """Write records with a plain producer, and return when the broker has them."""

@@ -1,0 +1,217 @@
+"""A Redis that freezes, dies, and forgets what it had acknowledged."""
+
+import os
+import time
+from contextlib import ExitStack
+
+import pytest
+import redis
+from chaos.harness import SIZE
+from chaos.servers import start_redis
+from chaos.tcp_proxy import TcpProxy
+from integration.worker_process import frozen
+from waiting import eventually
+
+from streamer.dev.ports import LOOPBACK
+
+QUICK_TIMEOUTS = {
+    "redis__timeout_seconds": 0.5,
+    "worker__watchdog_timeout_seconds": 3,
+    "kafka__client__max_poll_interval_ms": 3500,
+}
+FREEZE_SECONDS = 5.0
+"""Longer than any of these, and than the broker's patience with a silent member (3 s)."""
+
+
+def test_redis_is_frozen_for_longer_than_every_time_out(run, own_redis):
+    n_freezes = run.size.pick(short=1, full=4)
+    run.open()
+    run.start_workers(**QUICK_TIMEOUTS)
+    for _ in range(n_freezes):
+        before = run.consumed()
+        run.feed(0.8 / n_freezes, seconds=2.0)
+        run.wait_for_progress(before)
+        with frozen(own_redis.pid) as since:
+            run.wait_until(lambda: all(w.status("/readyz") == 503 for w in run.members))
+            run.wait_until(lambda since=since: time.monotonic() > since + FREEZE_SECONDS)
+        run.injected["freeze"] += 1
+        assert all(worker.total("redis_errors_total", kind="timeout") for worker in run.members)
+    run.finish()
+
+
+@pytest.fixture
+def durable_redis(redis_executable, tmp_path):
+    everysec = ("--appendonly", "yes", "--appendfsync", "everysec")
+    # The file is never rewritten, so that its length tells how far it was forced to disk.
+    server = start_redis(tmp_path / "durable", *everysec, "--auto-aof-rewrite-percentage", "0")
+    yield server
+    server.stop()
+
+
+def test_redis_is_killed_and_restarted_from_its_log(run_on, broker, durable_redis, tmp_path):
+    """With the process alone nothing is lost; with the machine, what was not forced to disk."""
+    run = run_on(broker.server.bootstrap_servers, durable_redis.url)
+    n_kills = run.size.pick(short=1, full=4)
+    run.open()
+    run.start_workers()
+    for _ in range(n_kills):
+        before = run.consumed()
+        run.feed(0.4 / n_kills, seconds=1.0)
+        run.wait_for_progress(before)
+        durable_redis.kill()
+        durable_redis.start()
+        run.injected["kill -9"] += 1
+
+        before = run.consumed()
+        run.feed(0.4 / n_kills, seconds=2.0)
+        run.wait_for_progress(before)
+        n_before = run.rewinds()
+        n_forced = log_of(durable_redis).stat().st_size
+        run.wait_until(lambda n=n_forced: log_of(durable_redis).stat().st_size > n + 10_000)
+        durable_redis.kill()
+        os.truncate(log_of(durable_redis), n_forced)
+        durable_redis.start()
+        run.wait_until(lambda n=n_before: run.rewinds() > n)
+        run.injected["power cut"] += 1
+    run.finish()
+
+
+def log_of(server):
+    """Return the append-only file: in a folder since Redis 7, with an empty base beside it."""
+    folder = server.process.log_path.parent
+    files = [*folder.glob("appendonlydir/*.aof"), *folder.glob("*.aof")]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+# --- fail-over ----------------------------------------------------------------------------------
+
+
+class ReplicatedRedis:
+    """A primary and its replica; who comes through a door reaches the one that is primary now."""
+
+    def __init__(self, folder, stack):
+        self._folder, self._stack = folder, stack
+        self._doors = []
+        self._n_servers = 0
+        self.primary = self._start()
+        self.replicate()
+
+    def door(self):
+        """Return a new address of the primary."""
+        self._doors.append(self._stack.enter_context(TcpProxy(self.primary.port)))
+        return self._doors[-1]
+
+    def replicate(self):
+        """Give the primary a fresh replica; return when that has everything."""
+        self._link = self._stack.enter_context(TcpProxy(self.primary.port))
+        self.replica = self._start("--replicaof", LOOPBACK, str(self._link.port))
+        with redis.Redis.from_url(self.replica.url) as client:
+            eventually(lambda: client.info("replication")["master_link_status"] == "up", 60)
+
+    def cut_link(self):
+        """Let the replica receive nothing from now on."""
+        self._link.refuse()
+
+    def fail_over(self):
+        """Kill the primary and promote the replica; return what histories that has."""
+        self.primary.kill()
+        with redis.Redis.from_url(self.replica.url) as client:
+            client.replicaof("NO", "ONE")
+            keys = list(client.scan_iter("st:h:*", count=10_000))
+            left = dict(zip(map(bytes.decode, keys), client.mget(keys), strict=True))
+        self.primary = self.replica
+        for door in self._doors:
+            door.target_port = self.primary.port
+        return left
+
+    def _start(self, *arguments):
+        self._n_servers += 1
+        folder = self._folder / f"redis{self._n_servers}"
+        server = start_redis(folder, "--repl-diskless-sync-delay", "0", *arguments)
+        self._stack.callback(server.stop)
+        return server
+
+
+@pytest.fixture
+def replicated_redis(redis_executable, tmp_path):
+    with ExitStack() as stack:
+        yield ReplicatedRedis(tmp_path, stack)
+
+
+def fail_over(run, redis, writers, *, is_settled):
+    """Let the primary acknowledge what its replica never gets, and lose it.
+
+    Args:
+        run: Feeding.
+        redis: Before the run.
+        writers: Workers of which each must have written something that is lost.
+        is_settled: Whether the group commits to Kafka what will be lost, before it is.
+    """
+    redis.cut_link()
+    known, before = run.deployment.histories(), run.consumed()
+    run.wait_until(lambda: all(run.consumed()[w] > before[w] for w in writers))
+    if is_settled:
+        run.wait_until_applied()
+    run.wait_until(lambda: run.deployment.histories() != known)
+    acknowledged, n_rewinds = run.deployment.histories(), run.rewinds()
+    left = redis.fail_over()
+    lost = [key for key, history in acknowledged.items() if left.get(key) != history]
+    assert lost
+    run.injected["fail-over"] += 1
+    run.injected["histories lost"] += len(lost)
+    run.wait_until(lambda: run.rewinds() > n_rewinds)
+
+
+def test_redis_fails_over_to_a_replica_that_lacks_acknowledged_writes(
+    run_on, broker, replicated_redis
+):
+    n_fail_overs = SIZE.pick(short=2, full=6)
+    door = replicated_redis.door()
+    run = run_on(broker.server.bootstrap_servers, f"redis://{door.address}/0")
+    run.open()
+    workers = run.start_workers()
+    for number in range(n_fail_overs):
+        before = run.consumed()
+        run.feed(0.9 / n_fail_overs, seconds=2.0)
+        run.wait_for_progress(before)
+        fail_over(run, replicated_redis, workers, is_settled=number % 2 == 0)
+        replicated_redis.replicate()
+    run.finish()
+
+
+def test_redis_fails_over_while_one_worker_is_an_hour_behind(run_on, broker, replicated_redis):
+    """Its backlog was appended an hour ago, and its way to Redis is too slow to catch up."""
+    slow_door, door = replicated_redis.door(), replicated_redis.door()
+    run = run_on(broker.server.bootstrap_servers, f"redis://{door.address}/0")
+    run.open(timestamp_type="CreateTime")  # which believes producers: an hour is not waited for
+    run.feed(0.5, seconds=0, age_seconds=3600)
+    run.wait_until_fed()
+    slow_door.delay(0.05)
+    slow = run.start_worker(redis__url=f"redis://{slow_door.address}/0", worker__batch_records=20)
+    fast = [run.start_worker(), run.start_worker()]
+    run.wait_until_shared()
+    run.wait_until(lambda: all(worker.total("partition_lag_records") == 0 for worker in fast))
+    replicated_redis.cut_link()
+    run.feed(0.2, seconds=2.0)
+    fail_over(run, replicated_redis, [*fast, slow], is_settled=False)
+    assert seconds_behind(run, slow) > 3600
+    assert max(seconds_behind(run, worker) for worker in fast) < 600
+    run.injected["worker an hour behind"] += 1
+    slow_door.heal()
+    run.finish()
+
+
+def seconds_behind(run, worker):
+    """Return the age of the oldest record that the worker has yet to apply; 0 without any."""
+    next_offsets = {
+        (labels["topic"], int(labels["partition"])): offset
+        for (name, pairs), offset in worker.scrape().items()
+        if name == "streamer_partition_next_offset"
+        for labels in [dict(pairs)]
+    }
+    ages = [
+        time.time() - record.timestamp_ms / 1000
+        for record in run.deployment.log()
+        if record.offset >= next_offsets.get(tuple(record.partition), record.offset + 1)
+    ]
+    return max(ages, default=0.0)
