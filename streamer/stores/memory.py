@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from streamer.errors import StoreForgot
-from streamer.pipeline.ports import MarkMove, WriteOutcome
+from streamer.pipeline.ports import Mark, MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
 from streamer.stores.keys import features_key, history_key, quarantine_key
@@ -19,7 +19,7 @@ class MemoryStore:
     Attributes:
         values: Every string value by its key. A test may look, change and forget.
         variants: Every variant ever used.
-        marks: Next offset by partition.
+        marks: Marks by partition.
         fresh_ms: Freshness by partition.
         sequence: Number of the last write that the store remembers.
     """
@@ -27,7 +27,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.variants: set[str] = set()
-        self.marks: dict[Partition, int] = {}
+        self.marks: dict[Partition, Mark] = {}
         self.fresh_ms: dict[Partition, int] = {}
         self.sequence = 0
         self._acknowledged = 0
@@ -79,15 +79,15 @@ class MemoryStore:
         if value is not None and self.values.get(key) == value:
             self.values[quarantine_key(key)] = self.values.pop(key)
 
-    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
+    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, Mark | None]:
         """Set each mark whose stored value is the expected one; return what is stored then."""
         self._ensure_remembering()
         for partition, move in moves.items():
-            if move.next_offset is not None and self.marks.get(partition) == move.expected:
-                self.marks[partition] = move.next_offset
+            if move.wanted is not None and self.marks.get(partition) == move.expected:
+                self.marks[partition] = move.wanted
         return self.read_marks(list(moves))
 
-    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, Mark | None]:
         """Return each partition's mark, None where there is none."""
         return {partition: self.marks.get(partition) for partition in partitions}
 
