@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Final, TypeVar
 
 import structlog
@@ -60,6 +61,7 @@ class LoopParts:
     checkpoints: Checkpoints
     live_model: Callable[[], LiveModel | None]
     observer: LoopObserver
+    jitter: Random
 
 
 class WorkerLoop:
@@ -85,6 +87,7 @@ class WorkerLoop:
             lambda: parts.checkpoints.admitted,
             parts.observer,
             settings.drain_timeout_seconds,
+            parts.jitter,
             log,
         )
 

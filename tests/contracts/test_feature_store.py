@@ -427,7 +427,7 @@ class MemoryBench:
         self.store = MemoryStore()
 
     def another(self):
-        return self.store
+        return MemoryStore(self.store.state)
 
     def value(self, key):
         return self.store.values.get(key)
@@ -436,7 +436,7 @@ class MemoryBench:
         self.store.values[key] = value
 
     def use_variant(self, variant):
-        self.store.variants.add(variant)
+        self.store.state.variants.add(variant)
 
     def fresh_ms(self):
         return self.store.fresh_ms
@@ -446,12 +446,8 @@ class MemoryBench:
 
     def copy(self):
         store = self.store
-        then = dict(store.values), dict(store.marks), store.sequence
-
-        def restore():
-            store.values, store.marks, store.sequence = dict(then[0]), dict(then[1]), then[2]
-
-        return restore
+        then = store.state.copy()
+        return lambda: store.state.forget(then)
 
 
 class TestMemoryStore(FeatureStoreContract):

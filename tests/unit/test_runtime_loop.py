@@ -71,6 +71,7 @@ class Bench:
             FeatureDtype.F32,
             self.clock.time,
             self.clock.sleep,
+            Random(7),
         )
         self.live = None
         self.loop = WorkerLoop(
@@ -81,6 +82,7 @@ class Bench:
                 Checkpoints(self.store, self.source, self.progress, self.metrics, log),
                 lambda: self.live,
                 self.observer,
+                Random(7),
             ),
             LoopSettings(batch_records, 0.2, 1.0, DRAIN_SECONDS),
             log,
