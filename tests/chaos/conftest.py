@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from chaos.harness import SIZE, ChaosRun, Row
+from chaos.harness import SIZE, ChaosRun
 from chaos.recording import in_order, record
+from chaos.report import Row, table
 from chaos.servers import broker_with_a_detour, start_redis
 from integration.worker_process import deployed
 
@@ -96,21 +97,3 @@ def pytest_terminal_summary(terminalreporter, config):
     if path := os.environ.get("CHAOS_JSON"):
         rows_as_json = [row._asdict() for row in rows]
         Path(path).write_text(json.dumps(rows_as_json, indent=1) + "\n", encoding="utf-8")
-
-
-def table(rows):
-    """Return the lines of the table: what was done to whom, and what was different then."""
-    cells = [("scenario", "faults injected", "events", "users", "different", "seconds")]
-    for row in rows:
-        faults = ", ".join(f"{number} {fault}" for fault, number in row.faults.items())
-        different = "unfinished" if row.different is None else f"{row.different:,}"
-        numbers = (f"{row.events:,}", f"{row.users:,}", different, f"{row.seconds:.0f}")
-        cells.append((row.scenario, faults, *numbers))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import oracle
 from chaos.feed import Feed
+from chaos.report import Row
 from waiting import eventually
 
 from streamer.evaluation.verify import Verdict, verify
@@ -44,18 +45,6 @@ class Size(NamedTuple):
 SHORT = Size("short", 4_000, 500, 20, 4.0)
 FULL = Size("full", 200_000, 5_000, 500, 40.0)
 SIZE = FULL if os.environ.get("CHAOS") == "full" else SHORT
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    scenario: str
-    faults: dict[str, int]
-    events: int
-    users: int
-    different: int | None
-    """None if the run did not come so far."""
-    seconds: float
 
 
 class ChaosRun:
@@ -223,8 +212,7 @@ class ChaosRun:
             assert not worker.said("rewind_incomplete")
 
     def _different(self, golden):
-        found = self.deployment.histories()
-        return {key for key in golden.keys() | found.keys() if golden.get(key) != found.get(key)}
+        return different_keys(golden, self.deployment.histories())
 
     def _verify(self, records):
         return verify(
@@ -269,3 +257,8 @@ def golden_histories(records):
         .to_bytes()
         for who in interactions.keys() | forgotten.keys()
     }
+
+
+def different_keys(golden, found):
+    """Return the keys that only one of them has, or that differ."""
+    return {key for key in golden.keys() | found.keys() if golden.get(key) != found.get(key)}

@@ -19,13 +19,20 @@ CALL_SECONDS = 10
 @dataclass(eq=False)
 class Connection:
     client: asyncio.StreamWriter
-    server: asyncio.StreamWriter
+    server: asyncio.StreamWriter | None = None
+    """None while it is being opened; a fault may be earlier."""
+    is_cut: bool = False
     is_half_open: bool = False
     has_lost_bytes: bool = False
 
-    def abort(self):
+    def cut(self):
+        self.is_cut = True
         self.client.transport.abort()
-        self.server.transport.abort()
+        self.abandon_server()
+
+    def abandon_server(self):
+        if self.server is not None:
+            self.server.transport.abort()
 
 
 class TcpProxy:
@@ -107,37 +114,37 @@ class TcpProxy:
     async def _cut(self, is_doomed=lambda _: True):
         for connection in list(filter(is_doomed, self._connections)):
             self.harmed["cut"] += 1
-            connection.abort()
+            connection.cut()
 
     async def _half_open(self):
         for connection in self._connections:
             if not connection.is_half_open:
                 self.harmed["half_opened"] += 1
                 connection.is_half_open = True
-                connection.server.transport.abort()
+                connection.abandon_server()
 
     async def _serve(self, from_client, client):
         if self._is_refusing:
             self.harmed["refused"] += 1
             client.transport.abort()
             return
-        try:
-            from_server, server = await asyncio.open_connection(LOOPBACK, self.target_port)
-        except OSError:
-            client.transport.abort()
-            return
-        connection = Connection(client, server)
+        connection = Connection(client)
         self._connections.add(connection)
         try:
+            from_server, connection.server = await asyncio.open_connection(
+                LOOPBACK, self.target_port
+            )
+            if connection.is_cut or connection.is_half_open:
+                connection.abandon_server()
             await asyncio.gather(
-                self._pump(from_client, server, connection, is_reply=False),
+                self._pump(from_client, connection.server, connection, is_reply=False),
                 self._pump(from_server, client, connection, is_reply=True),
             )
         except OSError:
-            pass  # reset by either side, or by us
+            pass  # reset by either side, or by us, or nobody listens
         finally:
             self._connections.discard(connection)
-            connection.abort()
+            connection.cut()
 
     async def _pump(self, reader, writer, connection, *, is_reply):
         while True:
@@ -161,4 +168,4 @@ class TcpProxy:
             writer.write(chunk)
             await writer.drain()
         if not (connection.is_half_open and is_reply):
-            connection.abort()
+            connection.cut()
