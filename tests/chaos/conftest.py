@@ -19,7 +19,7 @@ from chaos.servers import broker_with_a_detour, start_redis
 from integration.worker_process import deployed
 
 SEED = int(os.environ.get("CHAOS_SEED", "3"))
-TIMEOUT_SECONDS = SIZE.pick(short=300, full=1800)
+TIMEOUT_SECONDS = SIZE.pick(short=600, full=1800)
 ROWS = pytest.StashKey[list[Row]]()
 
 

@@ -170,7 +170,7 @@ class WorkerProcess:
 
     def scrape(self):
         """Return every sample as {(name, ((label, value), ...)): number}."""
-        _, body = self.get("/metrics")
+        _, body = eventually(self._metrics, 20)
         samples = {}
         for line in body.splitlines():
             if line.startswith("#"):
@@ -178,6 +178,11 @@ class WorkerProcess:
             name, labels, number = SAMPLE.fullmatch(line).groups()
             samples[name, tuple(sorted(LABEL.findall(labels or "")))] = float(number)
         return samples
+
+    def _metrics(self):
+        """Return the answer; on a busy machine it may be late, but it must come."""
+        assert self.process.poll() is None, self.output
+        return self.get("/metrics")
 
     def total(self, name, **labels):
         """Return the sum of a metric over all series that have these labels; 0 without any."""
@@ -206,6 +211,15 @@ class WorkerProcess:
         """Whether it has admitted so many partitions, beyond owning them."""
         gauge = "streamer_partition_next_offset"
         return sum(name == gauge for name, _ in self.scrape()) == n_partitions
+
+    def next_offsets(self):
+        """Return what it will apply next, by (topic, partition)."""
+        return {
+            (labels["topic"], int(labels["partition"])): int(number)
+            for (name, pairs), number in self.scrape().items()
+            if name == "streamer_partition_next_offset"
+            for labels in [dict(pairs)]
+        }
 
     # what is done to it
 
