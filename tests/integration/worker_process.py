@@ -144,7 +144,7 @@ class WorkerProcess:
     @property
     def port(self):
         if not self._port:
-            self._port = eventually(self._said_port, 20)
+            self._port = eventually(self._said_port, 120)
         return self._port
 
     def _said_port(self):
