@@ -95,5 +95,6 @@ def pytest_terminal_summary(terminalreporter, config):
     for line in table(rows):
         terminalreporter.line(line)
     if path := os.environ.get("CHAOS_JSON"):
-        rows_as_json = [row._asdict() for row in rows]
-        Path(path).write_text(json.dumps(rows_as_json, indent=1) + "\n", encoding="utf-8")
+        scenarios = [row._asdict() for row in rows]
+        found = {"form": SIZE.name, "seed": SEED, "scenarios": scenarios}
+        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
