@@ -70,7 +70,9 @@ class Feed:
                 for record in tick:
                     self._produce(producers[next(turns) % len(producers)], record, time_ms)
                 for producer in producers:
-                    producer.poll(max(0.0, until - time.monotonic()) / len(producers))
+                    producer.poll(0)
+                while (left := until - time.monotonic()) > 0:
+                    producers[0].poll(left)  # returns with every report
             for producer in producers:
                 producer.flush(DELIVERY_SECONDS)
 
