@@ -104,7 +104,7 @@ def judge(value, record_time_ms):
     user_id = checked_id(event.get("user_id"))
     event_time_ms = checked_time(event.get("event_time"), record_time_ms)
     if event_type == "forget":
-        return Accepted(user_id, event_type, None, record_time_ms + AHEAD_MS)
+        return Accepted(user_id, event_type, None, min(record_time_ms + AHEAD_MS, LATEST_MS))
     item_id = checked_id(event.get("item_id"))
     if event_type in SILENT:
         return Accepted(user_id, event_type)

@@ -94,13 +94,6 @@ class ItemModel:
         keys = np.fromiter(map(item_key, item_ids), np.uint64, len(item_ids))
         _ensure_distinct(item_ids, keys)
         gram = _gram(item_factors)
-        regularized = gram + params.regularization * np.eye(len(gram))
-        try:
-            lower = np.linalg.cholesky(regularized)
-        except np.linalg.LinAlgError as error:
-            raise ModelError(
-                "item_factors.npy: VᵀV + λI is not positive definite; raise the regularization"
-            ) from error
         return cls(
             model_id=model_id,
             params=params,
@@ -109,7 +102,7 @@ class ItemModel:
             item_factors=item_factors,
             popularity=popularity,
             item_gram=gram,
-            whitening=np.linalg.inv(lower).T.copy(),
+            whitening=_whitening(gram, params.regularization),
         )
 
     @property
@@ -176,6 +169,21 @@ def _ensure_distinct(item_ids: Sequence[str], keys: NDArray[np.uint64]) -> None:
         first, second = (int(order[collisions[0]]), int(order[collisions[0] + 1]))
         what = "the same id" if item_ids[first] == item_ids[second] else "colliding keys"
         raise ModelError(f"item_ids.json: rows {first} and {second} have {what}")
+
+
+def _whitening(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
+    """Return L⁻ᵀ of G + λI = L Lᵀ."""
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            lower = np.linalg.cholesky(gram + regularization * np.eye(len(gram)))
+            whitening: NDArray[np.float64] = np.linalg.inv(lower).T.copy()
+    except np.linalg.LinAlgError:
+        whitening = np.full_like(gram, np.nan)
+    if not np.isfinite(whitening).all():
+        raise ModelError(
+            "item_factors.npy: VᵀV + λI is not positive definite; raise the regularization"
+        )
+    return whitening
 
 
 def _gram(item_factors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """An item model's folder as one string of bytes: the files one after the other, under headings.
 
-``== NAME ==`` on a line of its own begins a file, ``== NAME -> TARGET ==`` is a symbolic link to one
-of `LINKS`. What stands before the first heading is the manifest, so that any bytes are a folder.
+``== NAME ==`` on a line of its own begins a file, ``== NAME -> LINK ==`` is a symbolic link to
+one of `LINKS`. What stands before the first heading is the manifest, so that any bytes are a folder.
 """
 
 import re

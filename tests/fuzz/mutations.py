@@ -23,6 +23,7 @@ WORDS = (
 )  # fmt: skip
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 65_535, 1 << 31, (1 << 48) - 1, 1 << 63, (1 << 64) - 1)
 MAX_DICTIONARY_WORD_BYTES = 64
+ESCAPED = "\\x{:02x}".format
 
 
 def mutated(data, others, rolls):
@@ -89,4 +90,4 @@ STEPS = (_cut, _flip, _overwrite, _number, _word, _word, _repeat, _splice)
 def dictionary():
     """Return `WORDS` in the format of libFuzzer."""
     words = [word for word in WORDS if len(word) <= MAX_DICTIONARY_WORD_BYTES]
-    return "".join('"%s"\n' % "".join(f"\\x{byte:02x}" for byte in word) for word in words)
+    return "".join(f'"{"".join(map(ESCAPED, word))}"\n' for word in words)

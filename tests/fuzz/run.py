@@ -1,4 +1,4 @@
-"""The coverage-guided fuzzer on one target: ``python tests/fuzz/run.py TARGET [libFuzzer options]``.
+"""The coverage-guided fuzzer: ``python tests/fuzz/run.py TARGET [options of libFuzzer]``.
 
 `make fuzz` calls it for every target in turn. New inputs that reach new code are kept in a folder
 outside the repository; a finding is written beside the corpus, as ``corpus/TARGET/found_HASH``:

@@ -76,7 +76,7 @@ def test_a_manifest_without_a_required_field_is_refused_by_its_name(name):
         ({"recency_floor": None}, "recency_floor is None; expected a number"),
         ({"blend_half_life_s": -1}, "blend_half_life_s is -1.0"),
         ({"signals": []}, "signals is not an object"),
-        ({"signals": {"wink": 1}}, "signals.wink is not a signal; known: play_complete, "),
+        ({"signals": {"wink": 1}}, "signals: 'wink' is not a signal; known: play_complete, "),
         ({"signals": {"thumb_up": -1}}, "signals.thumb_up is -1.0"),
         ({"signals": {"thumb_up": "1"}}, "signals.thumb_up is '1'; expected a number"),
         ({"trained_through": "yesterday"}, "trained_through is 'yesterday'"),
