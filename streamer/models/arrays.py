@@ -71,7 +71,8 @@ def _map_array(
     if header.descr.lstrip("|=<>").startswith("O"):
         raise ModelError(f"{path.name}: holds pickled objects, which could run any code; refused")
     dtype = _dtype(header.descr)
-    if dtype not in [np.dtype(name).newbyteorder("<") for name in dtypes]:
+    # NumPy takes None for float64 when it compares dtypes.
+    if dtype is None or dtype not in [np.dtype(name).newbyteorder("<") for name in dtypes]:
         shown = header.descr if dtype is None else dtype
         raise ModelError(f"{path.name}: dtype {shown}, expected {' or '.join(dtypes)}")
     if header.shape != shape:

@@ -56,21 +56,22 @@ def read_hostile_values(features, history):
     SOURCE.values[history_key("u-1")] = history
     for key, value in NEIGHBOR.items():
         SOURCE.values[key] = value
-    # Features of another writer may carry our model's id: then only they can be judged.
-    ours = bytearray(features)
-    ours[8:16] = struct.pack("<Q", SERVED.model.model_id)
-    for value in (features, bytes(ours)):
-        SOURCE.values[features_key("default", "u-1")] = value
-        for moment in (WITH_MODEL, WITHOUT_MODEL):
-            for check_history in (False, True):
-                before, read, after = READING.read(
-                    ["u-0", "u-1", "u-0"], moment, check_history=check_history
-                )
-                for neighbor in (before, after):
-                    assert neighbor.error is None
-                    assert neighbor.vectors is not None
-                yield read, moment is WITH_MODEL
-                rank(read)
+    for moment in (WITH_MODEL, WITHOUT_MODEL):
+        for check_history in (False, True):
+            before, read, after = READING.read(
+                ["u-0", "u-1", "u-0"], moment, check_history=check_history
+            )
+            for neighbor in (before, after):
+                assert neighbor.error is None
+                assert neighbor.vectors is not None
+            yield read, moment is WITH_MODEL
+            rank(read)
+
+
+def ours(features):
+    """Return the features with the id of the reader's model: then only they can be judged."""
+    model_id = struct.pack("<Q", SERVED.model.model_id)
+    return features[:8].ljust(8, b"\0") + model_id + features[16:]
 
 
 def rank(read):

@@ -11,7 +11,7 @@ import struct
 import numpy as np
 import oracle
 from fuzz.model_folders import load_folder
-from fuzz.readers import read_hostile_values
+from fuzz.readers import ours, read_hostile_values
 from judges import (
     ensure_event_is_judged_as_by_the_oracle,
     ensure_features_are_judged_as_by_the_oracle,
@@ -152,10 +152,9 @@ def reads(data):
     """A viewer's values as a reader meets them: two bytes that split features from history."""
     size = int.from_bytes(data[:2], "little")
     value, history = data[2 : 2 + size], data[2 + size :]
-    for mended in (value, with_right_size(value)):
-        for stored in (history, with_right_head(history)):
-            for read, is_ours in read_hostile_values(mended, stored):
-                ensure_read_is_sound(read, is_ours=is_ours)
+    for pair in ((value, history), (with_right_size(ours(value)), with_right_head(history))):
+        for read, is_of_our_model in read_hostile_values(*pair):
+            ensure_read_is_sound(read, is_of_our_model=is_of_our_model)
 
 
 ERRORS = {
@@ -168,7 +167,7 @@ ERRORS = {
 }
 
 
-def ensure_read_is_sound(read, *, is_ours):
+def ensure_read_is_sound(read, *, is_of_our_model):
     """A status of the closed set, and vectors of the reader's own model or none."""
     assert read.status in Status
     assert read.error in ERRORS
@@ -177,7 +176,7 @@ def ensure_read_is_sound(read, *, is_ours):
         assert np.isfinite(read.vectors).all()
         assert read.vectors.shape[0] == 2
         assert np.isfinite(read.vector(NOW_MS)).all()
-        assert not is_ours or read.vectors.shape[1] == read.served.model.n_factors
+        assert not is_of_our_model or read.vectors.shape[1] == read.served.model.n_factors
 
 
 def notes(data):

@@ -8,8 +8,8 @@ from fuzz.mutations import mutated
 from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
-N_MUTATIONS = {"events": 4000, "records": 800, "histories": 1200, "features": 1500}
-N_MUTATIONS |= {"reads": 150, "notes": 4000, "models": 600}
+N_MUTATIONS = {"events": 4000, "records": 800, "histories": 600, "features": 1500}
+N_MUTATIONS |= {"reads": 150, "notes": 4000, "models": 800}
 MAX_FILE_BYTES = 16_384
 
 
