@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test fuzz check format lock clean
+.PHONY: help demo test fuzz hostile check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,7 @@ test: $(STAMP)  ## every test, on a real Kafka and a real Redis
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 FUZZ_STAMP := $(VENV)/.fuzz
+HOSTILE_RECORDS ?= 1000000
 FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?= events records histories features reads notes models
 
@@ -36,6 +37,9 @@ fuzz: $(FUZZ_STAMP)  ## the coverage-guided fuzzer on every target, FUZZ_SECONDS
 		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 		$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
+
+hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real worker, each accounted for
+	$(BIN)/python tests/integration/hostile_run.py --records $(HOSTILE_RECORDS)
 
 check: $(STAMP)  ## style, types, layers, and the deployment files
 	$(BIN)/ruff check .

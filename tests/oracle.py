@@ -125,11 +125,13 @@ def parse_object(value):
         raise RefusedError("size")
     try:
         text = value.decode("utf-8")
-        if depth(text) > MAX_DEPTH:
+        if text.count("[") + text.count("{") > MAX_DEPTH and depth(text) > MAX_DEPTH:
             raise RefusedError("depth")
         with room_to_recurse():
             event = json.loads(text, parse_constant=refuse, parse_float=finite, parse_int=whole)
-            json.dumps(event, ensure_ascii=False).encode("utf-8")  # half characters do not encode
+        if "\\u" in text:  # half a character does not encode, also where a later field replaces it
+            for literal in STRING.findall(text):
+                json.loads(literal).encode("utf-8")
     except ValueError as error:
         raise RefusedError("json") from error
     if not isinstance(event, dict):
@@ -137,7 +139,8 @@ def parse_object(value):
     return event
 
 
-BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS = re.compile(STRING.pattern + r"|[\[{]|[\]}]", re.DOTALL)
 
 
 def depth(text):
