@@ -32,6 +32,8 @@ POPULARITY: Final = "popularity.npy"
 FILES: Final = (MANIFEST, ITEM_IDS, ITEM_FACTORS, POPULARITY)
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
+MAX_ITEM_IDS_BYTES: Final = 1 << 30
+"""Ten million ids of a hundred bytes."""
 _MAX_ID_JSON_BYTES: Final = 6 * MAX_ID_BYTES + 64
 """An id in JSON: every character escaped as six, quotes, comma, and room for indentation."""
 
@@ -128,7 +130,7 @@ def as_popularity(popularity: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def _read_item_ids(path: Path, n_items: int) -> list[str]:
-    content = _read_bytes(path, _MAX_ID_JSON_BYTES * n_items + 1024)
+    content = _read_bytes(path, min(_MAX_ID_JSON_BYTES * n_items + 1024, MAX_ITEM_IDS_BYTES))
     try:
         item_ids = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -169,7 +171,8 @@ def _read_bytes(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            content = file.read(min(size, most) + 1)  # one buffer of what is there, not of `most`
+            # Read no more than is there: the buffer is allocated before it is filled.
+            content = file.read(size + 1) if size <= most else b""
     except OSError as error:
         raise ModelError(f"{path.name}: cannot be read: {error.strerror}") from error
     if max(size, len(content)) > most:
