@@ -77,6 +77,7 @@ def note_seeds():
     last = {"model_id": "f" * 16, "generation": (1 << 32) - 1, "previous": "0" * 16}
     yield "last_pointer", orjson.dumps(last)
     yield "time", b"%d" % NOW_MS
+    yield "mark", b"1842 Hq3VZzZtTq6CYzS0lgpD1w"
 
 
 def saved(array, **options):

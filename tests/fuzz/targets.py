@@ -29,6 +29,7 @@ from streamer.pipeline.records import Record
 from streamer.pipeline.step import FeatureFormat, Known, plan
 from streamer.reader.freshness import Freshness
 from streamer.reader.read import Status
+from streamer.stores.redis_store import decode_mark, encode_mark
 
 BETWEEN_RECORDS = b"\n--\n"
 ENVELOPE = re.compile(rb"@(-?[0-9]{1,19})( tombstone)?")
@@ -180,7 +181,7 @@ def ensure_read_is_sound(read, *, is_of_our_model):
 
 
 def notes(data):
-    """A small value of Redis: as a model's pointer, and as a partition's freshness."""
+    """A small value of Redis: a model's pointer, a partition's freshness, a partition's mark."""
     try:
         pointer = decode_pointer(data)
     except ModelError as error:
@@ -196,6 +197,10 @@ def notes(data):
     freshness.look()
     age_seconds = freshness.age_seconds(NOW_MS)
     assert age_seconds is None or 0 <= age_seconds < float("inf")
+    mark = decode_mark(data)
+    if mark is not None:
+        assert 0 <= mark.next_offset <= I64, "no offset that a client of Kafka can seek to"
+        assert decode_mark(encode_mark(mark).encode()) == mark
 
 
 def ensure_pointer_moves_on(pointer, model_id):
