@@ -57,6 +57,7 @@ def read_hostile_values(features, history):
     for key, value in NEIGHBOR.items():
         SOURCE.values[key] = value
     for moment in (WITH_MODEL, WITHOUT_MODEL):
+        vectors = None
         for check_history in (False, True):
             before, read, after = READING.read(
                 ["u-0", "u-1", "u-0"], moment, check_history=check_history
@@ -64,6 +65,9 @@ def read_hostile_values(features, history):
             for neighbor in (before, after):
                 assert neighbor.error is None
                 assert neighbor.vectors is not None
+            if read.error == "broken_history":  # it takes no good features away
+                np.testing.assert_equal(read.vectors, vectors)
+            vectors = read.vectors
             yield read, moment is WITH_MODEL
             rank(read)
 

@@ -16,6 +16,7 @@ import orjson
 from fuzz.model_folders import folder_of
 from fuzz.readers import sound_values
 from fuzz.targets import SOUND
+from judges import forge_history
 from worlds import NOW_MS, event
 
 from streamer.dev.faults import FAULTS
@@ -34,6 +35,8 @@ def event_seeds():
             yield "fault_" + "".join(c if c.isalnum() else "_" for c in fault.name), value
     yield "rfc_3339", event("u-1", "title-1", "2025-11-23T12:13:20.123999+01:00", "thumb_up")
     yield "at_an_odd_time", b"@9223372036854775807\n" + event("u-1", None, NOW_MS, "forget")
+    for name, time_ms in (("latest", oracle.LATEST_MS), ("later_than_the_latest", 1 << 48)):
+        yield name, b"@9223372036854775807\n" + event("u-1", "title-1", time_ms)
     yield "without_a_time", b"@-1\n" + event("u-1", "title-1")
     yield "tombstone", b"@%d tombstone\n" % NOW_MS
 
@@ -53,6 +56,10 @@ def history_seeds():
     yield "small", SOUND
     yield "full", full.to_bytes()
     yield "tombstone", oracle.State({}, NOW_MS).to_bytes()
+    words = [oracle.word(NOW_MS - age_ms, 0, oracle.DETAIL_VIEW) for age_ms in (0, 1)]
+    yield "one_key_twice", forge_history([(7, word) for word in words], 0)
+    broken = oracle.word(NOW_MS, 0, 0)
+    yield "a_kind_that_is_none", forge_history([(7, broken)], 0)
 
 
 def features_seeds():
@@ -70,6 +77,7 @@ def read_seeds():
     yield "history_alone", b"\0\0" + history
     yield "features_alone", head + features
     yield "of_another_history", head + features + SOUND
+    yield "of_a_broken_history", head + features + SOUND[:-1] + b"?"
 
 
 def note_seeds():

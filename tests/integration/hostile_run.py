@@ -85,6 +85,8 @@ class Summary:
     def __str__(self):
         consumed, applied, dead, abandoned = self.counts
         warm, peak = self.steady()
+        steps = [self.resident_mb[len(self.resident_mb) * tenth // 10] for tenth in range(1, 10)]
+        course = " ".join(f"{each:.0f}" for each in steps)
         growth = f"after the warm-up, at most {peak:.1f} MB ({peak / warm - 1:+.1%})"
         reasons = "".join(f"\n    {name:<22}{n:>10,}" for name, n in self.reasons.most_common())
         return f"""\
@@ -96,6 +98,7 @@ class Summary:
   users compared        {self.n_users:>12,}  with features {self.n_features:,}
   series                {self.n_series[0]:>12,}  at the end {self.n_series[1]:,}
   resident memory       {warm:>9.1f} MB  {growth}
+  at each tenth         {course} MB
   wrong                 {len(self.wrong):>12,}""" + "".join(f"\n    {each}" for each in self.wrong)
 
 

@@ -9,6 +9,7 @@ def deployment(bootstrap_servers, redis_url, unique_name, tmp_path):
         yield deployment
 
 
+@pytest.mark.timeout(300)  # seconds are enough, but not on a machine that does ten other things
 def test_hostile_records_are_each_counted_once_and_harm_no_other(deployment):
     """The short form of `make hostile`; memory is judged there, where it has time to grow."""
     summary = run(deployment, 20_000, seed=1)
