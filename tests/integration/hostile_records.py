@@ -34,7 +34,7 @@ VIEWERS = [
     SECRET + "x" * oracle.MAX_ID_BYTES,
 ]
 FORGOTTEN = [user(10_000 + number) for number in range(300)]
-ODD_TIMES_MS = (-(1 << 63), -1, 0, 1, 946_684_800_000, 1 << 48, 1 << 62, (1 << 63) - 1)
+ODD_TIMES_MS = (-(1 << 63), -1, 1, 946_684_800_000, 1 << 48, 1 << 62, (1 << 63) - 1)
 FRAGMENTS = (
     "null", "true", "false", "0", "-0", "-1", "1e400", "-1e400", "1e-400", "NaN", "Infinity",
     "0x10", "1763900000000.0", "1763900000123", "1.7639e12", "9223372036854775807",
