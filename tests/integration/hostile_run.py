@@ -43,6 +43,8 @@ WARM_UP_SHARE = 0.3
 MAX_GROWTH = 0.1
 """Of resident memory after the warm-up: the median of the last fifth against that of the first. A
 batch of the largest records lifts it for a moment, which is the peak; a leak stays."""
+JUDGED_FROM = 100_000
+"""Records; a shorter run ends while the caches are still filling."""
 MAY_APPEAR = ("streamer_kafka_errors_total", "streamer_redis_errors_total")
 """Series of a closed set that are not touched at start."""
 ACCOUNTED = {
@@ -327,9 +329,9 @@ def run_on(kafka, redis_server, folder, options, progress):
 
 
 def grown(summary):
-    """Say whether memory has grown beyond the bound."""
+    """Say whether memory has grown beyond the bound, if the run was long enough to tell."""
     warm, last, _ = summary.steady()
-    return last > warm * (1 + MAX_GROWTH)
+    return summary.n_sent >= JUDGED_FROM and last > warm * (1 + MAX_GROWTH)
 
 
 if __name__ == "__main__":
