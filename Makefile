@@ -26,10 +26,6 @@ test: $(STAMP)  ## every test, on a real Kafka and a real Redis
 simulate: $(STAMP)  ## the real loop under seeded faults: SEEDS=200000 for a night, SEED=n for one
 	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20000))
 
-<<<<<<< HEAD
-chaos: $(STAMP)  ## every failure at full length, and a table of what it changed (CHAOS_JSON=FILE keeps it)
-	CHAOS=full STREAMER_REQUIRE=kafka,redis $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
-=======
 FUZZ_STAMP := $(VENV)/.fuzz
 HOSTILE_RECORDS ?= 1000000
 FUZZ_SECONDS ?= 30
@@ -47,7 +43,9 @@ fuzz: $(FUZZ_STAMP)  ## the coverage-guided fuzzer on every target, FUZZ_SECONDS
 
 hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real worker, each accounted for
 	$(BIN)/python tests/integration/hostile_run.py --records $(HOSTILE_RECORDS)
->>>>>>> main
+
+chaos: $(STAMP)  ## every failure at full length, and a table of what it changed (CHAOS_JSON=FILE keeps it)
+	CHAOS=full STREAMER_REQUIRE=kafka,redis $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
 
 check: $(STAMP)  ## style, types, layers, and the deployment files
 	$(BIN)/ruff check .

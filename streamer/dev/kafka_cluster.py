@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]  # public, not marked
+from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]  # public, not marked
 
 from streamer.dev.kafka_program import KafkaProgram
 from streamer.dev.kafka_server import (
@@ -27,7 +27,7 @@ from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.errors import TransientError
 
 N_BROKERS: Final = 3
-READY_POLL_SECONDS: Final = 0.05
+READY_POLL_SECONDS: Final = 0.2
 PROPERTIES: Final = {
     "offsets.topic.replication.factor": "3",
     "default.replication.factor": "3",
@@ -58,6 +58,7 @@ class KafkaCluster:
         )
         self.brokers: dict[int, KafkaServer] = {}
         """By node id."""
+        self._client: AdminClient | None = None
         for node_id, pair in enumerate(ports, start=1):
             own = folder / f"broker-{node_id}"
             own.mkdir()
@@ -83,7 +84,6 @@ class KafkaCluster:
         for broker in self.brokers.values():
             if not broker.is_running:
                 broker.launch()
-        client = quiet_admin(self.bootstrap_servers)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._is_whole():
             for broker in self.brokers.values():
@@ -95,7 +95,7 @@ class KafkaCluster:
                     f"one's log ends with:\n{self.brokers[1].process.log_tail()}"
                 )
             time.sleep(READY_POLL_SECONDS)
-        make_group_coordinator(client)
+        make_group_coordinator(self._admin)
 
     def stop(self) -> None:
         """End them all. At once: one that stops in order waits for a quorum that is going too."""
@@ -104,30 +104,34 @@ class KafkaCluster:
 
     def leader_of(self, topic: str, partition: int) -> int:
         """Return the node id of a partition's leader as the living brokers know it, -1 if none."""
-        for broker in self.brokers.values():
-            cluster = _metadata(broker) if broker.is_running else None
-            if cluster is not None and topic in cluster.topics:
-                return int(cluster.topics[topic].partitions[partition].leader)
-        return -1
+        cluster = self._metadata()
+        if cluster is None or topic not in cluster.topics:
+            return -1
+        return int(cluster.topics[topic].partitions[partition].leader)
 
     def _is_whole(self) -> bool:
-        """Whether every broker knows all three, and every replica is in sync."""
-        return all(
-            (cluster := _metadata(broker)) is not None
+        """Whether all three are there, and every replica is in sync."""
+        cluster = self._metadata()
+        return (
+            cluster is not None
             and len(cluster.brokers) == N_BROKERS
             and all(
                 part.leader >= 0 and len(part.isrs) == len(part.replicas)
                 for topic in cluster.topics.values()
                 for part in topic.partitions.values()
             )
-            for broker in self.brokers.values()
         )
 
+    @property
+    def _admin(self) -> AdminClient:
+        if self._client is None:
+            self._client = quiet_admin(self.bootstrap_servers)
+        return self._client
 
-def _metadata(broker: KafkaServer) -> ClusterMetadata | None:
-    client = quiet_admin(broker.bootstrap_servers)
-    client.poll(0)  # drop what the client reports while nobody listens yet
-    try:
-        return client.list_topics(timeout=ASK_TIMEOUT_SECONDS)
-    except KafkaException:
-        return None
+    def _metadata(self) -> ClusterMetadata | None:
+        """Return what a living broker tells, None if none does in time."""
+        self._admin.poll(0)  # drop what the client reports while nobody listens
+        try:
+            return self._admin.list_topics(timeout=ASK_TIMEOUT_SECONDS)
+        except KafkaException:
+            return None

@@ -118,9 +118,8 @@ class ChaosRun:
         self.wait_until_shared()
         return workers
 
-    def wait_until_shared(self):
+    def wait_until_shared(self, n_partitions=8):
         """Return when every partition has one owner, and every worker has some."""
-        n_partitions = sum(map(len, self.deployment.partitions().values()))
 
         def is_shared():
             owned = [worker.total("partitions_assigned") for worker in self.members]

@@ -72,8 +72,7 @@ def test_partitions_grow_from_4_to_8_in_flight(run):
     for answer in grown.values():
         answer.result(30)
     run.feed(0.4)
-    run.wait_until_shared()
-    assert sum(worker.total("partitions_assigned") for worker in run.members) == 16
+    run.wait_until_shared(n_partitions=16)
     run.feed(0.2)
     run.finish()
     new = [record for record in run.deployment.log() if record.partition.number >= 4]

@@ -278,11 +278,6 @@ class Deployment:
             spec.settings["message.timestamp.type"] = timestamp_type
         create_topics(self.admin, specs)
 
-    def partitions(self):
-        """Return the partitions of each event topic, as the broker lists them now."""
-        listed = self.admin.list_topics(timeout=10).topics
-        return {topic: list(listed[topic].partitions) for topic in self.topics.values()}
-
     def topic_ids(self):
         """Return the ids of the event topics, which a topic that is made anew does not keep."""
         names = TopicCollection(list(self.topics.values()))
