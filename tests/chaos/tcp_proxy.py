@@ -105,11 +105,11 @@ class TcpProxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_SECONDS)
 
     async def _close(self):
+        """Stop listening; what was served has been reset, and ends when its delays are over."""
         self._server.close()
-        pending = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        if serving:
+            await asyncio.wait(serving, timeout=CALL_SECONDS / 2)
 
     async def _cut(self, is_doomed=lambda _: True):
         for connection in list(filter(is_doomed, self._connections)):

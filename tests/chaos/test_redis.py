@@ -85,7 +85,7 @@ def log_of(server):
 
 # --- fail-over ----------------------------------------------------------------------------------
 
-RARE_MARKS = {"worker__checkpoint_interval_seconds": 3}
+RARE_MARKS = {"worker__checkpoint_interval_seconds": 10}
 
 
 class ReplicatedRedis:
@@ -199,6 +199,7 @@ def test_redis_fails_over_while_one_worker_is_an_hour_behind(run_on, broker, rep
         worker__batch_records=run.size.pick(short=5, full=50),
         **RARE_MARKS,
     )
+    run.wait_for_progress({})  # it keeps some of the backlog when the others come
     fast = [run.start_worker(**RARE_MARKS) for _ in range(N_WORKERS - 1)]
     run.wait_until_shared()
     run.wait_until(lambda: all(map(run.has_caught_up, fast)))
