@@ -30,7 +30,7 @@ from confluent_kafka import (
 from waiting import eventually
 
 from streamer.dev.faults import FAULTS
-from streamer.dev.processes import tethered
+from streamer.host.tether import tethered
 from streamer.kafka.log_reader import read_log
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
 
