@@ -19,7 +19,7 @@ from streamer.dev.redis_server import RedisServer
 
 WATCHED_SECONDS = 4.0
 MAX_CPU_SHARE = 0.10
-MAX_HEARTBEAT_AGE_SECONDS = 5.0  # the longest single wait is 1 s, for Redis; the rest is slack
+MAX_HEARTBEAT_AGE_SECONDS = 3.5  # the longest single wait is 1 s, for Redis; the rest is slack
 RESUME_SECONDS = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 EAGER = {"reconnect.backoff.max.ms": 100, "reconnect.backoff.ms": 20, "log_level": 0}

@@ -116,6 +116,9 @@ def test_ctrl_c_ends_all_with_0_and_free_ports_are_said(deployment):
     eventually(lambda: len(supervised.starts()) == 2)
     assert supervised.port(0) != supervised.port(1)
     eventually(lambda: supervised.is_live(0) and supervised.is_live(1), 30)
+    # A terminal sends Ctrl-C to the whole process group: workers must not hear of it twice.
+    groups = {os.getpgid(supervised.pid(number)) for number in (0, 1)}
+    assert os.getpgid(supervised.main.process.pid) not in groups
     supervised.signal(signal.SIGINT)
     assert supervised.main.wait(20) == 0
 
