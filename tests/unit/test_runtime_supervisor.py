@@ -219,13 +219,13 @@ def test_a_second_signal_is_passed_on_too():
     assert bench.clock.now - 1006.0 < 1
 
 
-def test_nobody_is_started_after_a_stop(bench):
-    bench.lives = 0.0
-    bench.later(100.0, bench.supervisor.stop)
-    assert bench.supervisor.run() == 0
-    n_started = len(bench.started)
-    assert bench.clock.now - 1100.0 < 1
-    assert n_started == len(bench.processes)
+def test_nobody_is_started_after_a_stop_though_its_pause_is_over():
+    bench = Bench(2)
+    bench.drain = 10.0
+    bench.later(4.9, lambda: vars(bench.processes[1]).update(_ends_at=0.0, _code=1))
+    assert bench.run(stop_after=5) == 0
+    assert "worker_process_ended" in bench.events_said()
+    assert len(bench.started) == 2
 
 
 def test_a_refused_configuration_ends_all_with_78_and_is_not_tried_again():
