@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -27,6 +27,7 @@ from streamer.runtime.supervisor import Supervisor, SupervisorParts
 
 MAX_PROCESSES: Final = 256
 MAX_PORT: Final = 65_535
+PORT_VARIABLE: Final = "STREAMER__METRICS__PORT"
 WILDCARDS: Final = {"0.0.0.0", "::"}  # noqa: S104  recognised, not listened on
 
 
@@ -113,6 +114,16 @@ def write_targets(path: Path, host: str, ports: Sequence[int]) -> None:
         raise ConfigError(f"--targets {path}: cannot be written: {error.strerror}") from error
 
 
+def worker_environ(environ: Mapping[str, str], port: int) -> dict[str, str]:
+    """Return the environment of a worker: ours, with its metrics port in whatever spelling."""
+    others = {
+        name: value
+        for name, value in environ.items()
+        if name.upper().removesuffix("_FILE") != PORT_VARIABLE
+    }
+    return {**others, PORT_VARIABLE: str(port)}
+
+
 def _supervise(settings: Settings, ports: Sequence[int], options: Sequence[str]) -> int:
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -120,7 +131,7 @@ def _supervise(settings: Settings, ports: Sequence[int], options: Sequence[str])
         program = [sys.executable, "-m", "streamer", "worker", *options, "--number", str(number)]
         return subprocess.Popen(
             tethered(program),
-            env={**os.environ, "STREAMER__METRICS__PORT": str(port)},
+            env=worker_environ(os.environ, port),
             stdin=subprocess.DEVNULL,
             # Ctrl-C is for us alone: a second signal would end a worker before it has drained.
             start_new_session=True,
