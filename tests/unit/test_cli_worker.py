@@ -49,7 +49,7 @@ def test_targets_are_written_as_prometheus_reads_them(tmp_path, host, name):
 
 
 def test_targets_that_cannot_be_written_are_a_configuration_error(tmp_path):
-    with pytest.raises(ConfigError, match="--targets .*cannot be written"):
+    with pytest.raises(ConfigError, match=r"--targets .*cannot be written"):
         write_targets(tmp_path / "nowhere" / "targets.json", "127.0.0.1", [9464])
 
 
