@@ -285,8 +285,8 @@ def _start(vouched: int | None, standing: Standing) -> tuple[int, str | None]:
 
 def _is_behind(stored: Mark | None, move: MarkMove) -> bool:
     """Whether the store holds less than this worker has put there: it forgot."""
-    if move.expected is None or stored in {move.expected, move.wanted}:
-        return False
+    if move.expected is None or stored == (move.wanted or move.expected):
+        return False  # nothing was put there, or it is there; also where it lowers the mark
     return stored is None or (
         _is_same_id(stored.topic_id, move.expected.topic_id)
         and stored.next_offset < move.expected.next_offset

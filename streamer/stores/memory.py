@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from streamer.errors import StoreForgot
 from streamer.pipeline.ports import FeatureStore, Mark, MarkMove, WriteOutcome
@@ -11,12 +12,15 @@ from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
 from streamer.stores.keys import features_key, history_key, quarantine_key
 
+T = TypeVar("T")
 _ABSENT = bytes(8)
 
 
 @dataclass(slots=True)
 class MemoryState:
-    """What a Redis would hold; nothing expires. Several stores may share one.
+    """What a Redis would hold, and the scripts that it would run; nothing expires.
+
+    Each method is one script call: nothing comes between. `Writer` tells a script who calls.
 
     Attributes:
         values: Every string value by its key. A test may look, change and forget.
@@ -24,6 +28,7 @@ class MemoryState:
         marks: Marks by partition.
         fresh_ms: Freshness by partition.
         sequences: Number of the last write of each writer.
+        n_writers: How many writers there ever were.
     """
 
     values: dict[str, bytes] = field(default_factory=dict)
@@ -50,16 +55,84 @@ class MemoryState:
         self.values, self.variants, self.marks = then.values, then.variants, then.marks
         self.fresh_ms, self.sequences = then.fresh_ms, then.sequences
 
+    def write(self, writer: Writer, writes: UserWrites, rows: Sequence[int]) -> WriteOutcome | None:
+        """Write every user of `rows` whose stored digest is the expected one.
+
+        Returns:
+            None, with nothing written, if an acknowledged write of this writer is missing.
+        """
+        if not self._remembers(writer):
+            return None
+        self.sequences[writer.number] = writer.attempted
+        conflicts: dict[int, bytes | None] = {}
+        n_superseded = n_quarantined = n_bytes = 0
+        for row in rows:
+            key = history_key(writes.user_ids[row])
+            expected = int(writes.expected_digests[row]).to_bytes(8, "little")
+            if stored_digest(self.values.get(key)) != expected:
+                conflicts[row] = self.values.get(key)
+                continue
+            if writes.histories[row]:
+                self.values[key] = writes.histories[row]
+            if writes.is_forgotten[row]:
+                self._forget_user(writes.user_ids[row], writes.features)
+            for variant, values in writes.features.items():
+                if not values[row]:
+                    continue
+                features = features_key(variant, writes.user_ids[row])
+                there = self.values.get(features, b"")
+                if there and (len(there) < 28 or there[:3] != b"SF\1"):
+                    self.values[quarantine_key(features)] = self.values.pop(features)
+                    n_quarantined += 1
+                elif there and int.from_bytes(there[24:28], "little") > writes.generation:
+                    n_superseded += 1
+                    continue
+                self.values[features] = values[row]
+                n_bytes += len(values[row])
+            n_bytes += len(writes.histories[row])
+        return WriteOutcome(conflicts, frozenset(), n_superseded, n_quarantined, n_bytes)
+
+    def move_marks(
+        self, writer: Writer, moves: Mapping[Partition, MarkMove]
+    ) -> dict[Partition, Mark | None] | None:
+        """Set each mark whose stored value is the expected one; return what is stored then.
+
+        Returns:
+            None, with no mark set, if an acknowledged write of this writer is missing.
+        """
+        if not self._remembers(writer):
+            return None
+        for partition, move in moves.items():
+            if move.wanted is not None and self.marks.get(partition) == move.expected:
+                self.marks[partition] = move.wanted
+        return {partition: self.marks.get(partition) for partition in moves}
+
+    def _remembers(self, writer: Writer) -> bool:
+        return self.sequences.get(writer.number, 0) >= writer.acknowledged
+
+    def _forget_user(self, user_id: str, variants: Mapping[str, Sequence[bytes]]) -> None:
+        for variant in self.variants | set(variants):
+            features = features_key(variant, user_id)
+            self.values.pop(features, None)
+            self.values.pop(quarantine_key(features), None)
+        self.values.pop(quarantine_key(history_key(user_id)), None)
+
+
+class Writer(NamedTuple):
+    """Who calls a script, with the numbers of its last acknowledged and of this write."""
+
+    number: int
+    acknowledged: int
+    attempted: int
+
 
 class MemoryStore(FeatureStore):
     """One writer of a `MemoryState`, by default of one of its own."""
 
     def __init__(self, state: MemoryState | None = None) -> None:
         self.state = state or MemoryState()
-        self._acknowledged = 0
-        self._attempted = 0
         self.state.n_writers += 1
-        self._writer = self.state.n_writers
+        self._me = Writer(self.state.n_writers, 0, 0)
 
     @property
     def values(self) -> dict[str, bytes]:
@@ -82,43 +155,22 @@ class MemoryStore(FeatureStore):
 
     def write(self, writes: UserWrites) -> WriteOutcome:
         """Write every user whose stored digest is the expected one."""
-        return self.write_rows(writes, range(len(writes.user_ids)))
+        return self.written(self.state.write(self.attempt(), writes, range(len(writes.user_ids))))
 
-    def write_rows(self, writes: UserWrites, rows: Sequence[int]) -> WriteOutcome:
-        """Write some of the users, in one step that nothing can come between."""
-        self._attempted += 1
-        self._ensure_remembering()
-        self.state.sequences[self._writer] = self._attempted
-        conflicts: dict[int, bytes | None] = {}
-        n_superseded = n_quarantined = n_bytes = 0
-        for row in rows:
-            user_id = writes.user_ids[row]
-            key = history_key(user_id)
-            stored = self.values.get(key)
-            expected = int(writes.expected_digests[row]).to_bytes(8, "little")
-            if stored_digest(stored) != expected:
-                conflicts[row] = stored
-                continue
-            if writes.histories[row]:
-                self.values[key] = writes.histories[row]
-            if writes.is_forgotten[row]:
-                self._forget_user(user_id, writes.features)
-            for variant, values in writes.features.items():
-                if not values[row]:
-                    continue
-                features = features_key(variant, user_id)
-                there = self.values.get(features, b"")
-                if there and (len(there) < 28 or there[:3] != b"SF\1"):
-                    self.values[quarantine_key(features)] = self.values.pop(features)
-                    n_quarantined += 1
-                elif there and int.from_bytes(there[24:28], "little") > writes.generation:
-                    n_superseded += 1
-                    continue
-                self.values[features] = values[row]
-                n_bytes += len(values[row])
-            n_bytes += len(writes.histories[row])
-        self._acknowledged = self._attempted
-        return WriteOutcome(conflicts, frozenset(), n_superseded, n_quarantined, n_bytes)
+    def attempt(self) -> Writer:
+        """Return who writes next; `written` must be told the answer."""
+        self._me = self._me._replace(attempted=self._me.attempted + 1)
+        return self._me
+
+    def written(self, answer: WriteOutcome | None) -> WriteOutcome:
+        """Return the answer to the last attempt, which acknowledges it.
+
+        Raises:
+            StoreForgot: Writes that were acknowledged before are gone.
+        """
+        answer = self._remembering(answer)
+        self._me = self._me._replace(acknowledged=self._me.attempted)
+        return answer
 
     def quarantine(self, user_id: str, value: bytes | None) -> None:
         """Move a broken history aside, if it is still there."""
@@ -128,11 +180,7 @@ class MemoryStore(FeatureStore):
 
     def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, Mark | None]:
         """Set each mark whose stored value is the expected one; return what is stored then."""
-        self._ensure_remembering()
-        for partition, move in moves.items():
-            if move.wanted is not None and self.marks.get(partition) == move.expected:
-                self.marks[partition] = move.wanted
-        return {partition: self.marks.get(partition) for partition in moves}
+        return self._remembering(self.state.move_marks(self._me, moves))
 
     def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, Mark | None]:
         """Return each partition's mark, None where there is none."""
@@ -142,18 +190,11 @@ class MemoryStore(FeatureStore):
         """Publish freshness by partition."""
         self.fresh_ms.update(fresh_ms)
 
-    def _ensure_remembering(self) -> None:
-        """Raise StoreForgot if a test took acknowledged writes away."""
-        if self.state.sequences.get(self._writer, 0) < self._acknowledged:
-            self._acknowledged = 0
+    def _remembering(self, answer: T | None) -> T:
+        if answer is None:
+            self._me = self._me._replace(acknowledged=0)
             raise StoreForgot("the store has forgotten writes that it had acknowledged")
-
-    def _forget_user(self, user_id: str, variants: Mapping[str, Sequence[bytes]]) -> None:
-        for variant in self.state.variants | set(variants):
-            features = features_key(variant, user_id)
-            self.values.pop(features, None)
-            self.values.pop(quarantine_key(features), None)
-        self.values.pop(quarantine_key(history_key(user_id)), None)
+        return answer
 
 
 def stored_digest(stored: bytes | None) -> bytes | None:

@@ -251,6 +251,18 @@ def test_a_mark_that_goes_back_while_we_run_stops_the_partition_until_it_is_rewo
     assert sum(bench.rewinds().values()) == 1
 
 
+@pytest.mark.parametrize("mark", [None, 5])
+def test_a_mark_that_goes_back_is_missed_also_while_nothing_comes(bench, mark):
+    bench.begin(PLAYS, mark=10, commit=10)
+    del bench.store.marks[PLAYS]
+    if mark is not None:
+        bench.store.vouch(mark, PLAYS)
+    bench.checkpoints.save()
+    assert bench.checkpoints.is_admitting
+    bench.checkpoints.admit()
+    assert bench.source.positions[PLAYS] == (mark or 0)
+
+
 def test_after_a_rewind_offsets_grow_again_from_the_lowered_one(bench):
     bench.begin(PLAYS, commit=50)
     bench.apply(PLAYS, 10)
