@@ -6,7 +6,7 @@ if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[1]) then return fal
 redis.call('PEXPIRE', KEYS[2], 86400000)
 local function is_mark(value)  -- "OFFSET" or "OFFSET TOPIC_ID"; a foreign value vouches for nothing
   local offset, rest = string.match(value or '', '^(%d+)(.*)$')
-  if not offset or #offset > 19 then return false end
+  if not offset or #offset > 18 then return false end
   return rest == '' or (#rest <= 65 and string.match(rest, '^ [!-~]+$') ~= nil)
 end
 local stored = {}
