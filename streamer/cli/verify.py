@@ -66,6 +66,7 @@ class VerifyRequest:
     rate: float
     log_rate: float | None
     max_users: int
+    n_listed: int
     as_json: bool
     quiet: bool
 
@@ -78,6 +79,7 @@ class VerifyRequest:
             records_per_second=self.log_rate,
             expire_after_days=settings.redis.expire_after_days,
             tombstone_days=settings.redis.tombstone_days,
+            n_listed=self.n_listed,
         )
 
 
@@ -107,6 +109,14 @@ class VerifyRequest:
     default=100_000,
     show_default=True,
     help="Viewers in memory at once, 1 kB each, 5 kB at worst; more take several passes.",
+)
+@click.option(
+    "--list",
+    "n_listed",
+    type=click.IntRange(0, 1_000_000),
+    default=0,
+    metavar="N",
+    help="Name at most so many of those who are different.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -209,6 +219,7 @@ def as_json_object(result: Verification) -> dict[str, object]:
         "passes": result.n_passes,
         "log_is_cut": result.is_log_cut,
         "rewound": result.has_rewound,
+        "listed": {user_id: str(verdict) for user_id, verdict in result.listed.items()},
     }
 
 
@@ -234,4 +245,5 @@ def as_lines(result: Verification) -> Sequence[str]:
         for verdict, n_users in result.verdicts.items()
         if verdict is not Verdict.EQUAL
     ]
+    lines += [f"{user_id}\t{verdict}" for user_id, verdict in result.listed.items()]
     return lines

@@ -74,7 +74,8 @@ class GoldenHistories:
         histories = self._histories.take(rows)
         self._row_of_user = {}
         self._histories = HistoryBatch.empty(FIRST_USERS)
-        self._histories.put(self.rows_of(kept), histories)
+        rows = self.rows_of(kept)  # first: it may move to a larger batch
+        self._histories.put(rows, histories)
 
 
 def batches(records: Iterable[Record], size: int = BATCH_RECORDS) -> Iterator[list[Record]]:

@@ -45,10 +45,11 @@ class VerifyOptions:
         max_users: So many in memory at once, about 1 kB each, 5 kB at worst.
         users_per_second: Read from Redis at most; None for no limit.
         records_per_second: Read from the log at most; None for no limit.
-        rounds: How often users who are not equal are asked again.
+        rounds: How often users who are not equal are asked again; 1 or more.
         pause_seconds: Before every round but the first; a worker moves its marks once a second.
         expire_after_days: Of users in Redis; 0 if they stay.
         tombstone_days: How long a forgotten user's marker stays.
+        n_listed: At most so many of those who are different are named in the result.
     """
 
     sample: Sample = EVERYBODY
@@ -59,6 +60,10 @@ class VerifyOptions:
     pause_seconds: float = 1.0
     expire_after_days: float = 0.0
     tombstone_days: float = 0.0
+    n_listed: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.rounds >= 1, "nobody is judged by the first look alone"
 
 
 class VerifyProgress(NamedTuple):
@@ -84,6 +89,7 @@ class Verification:
         has_rewound: The marks went down meanwhile.
         verdicts: Number of users by verdict.
         worst_error: Largest relative error of a vector.
+        listed: Some of those who are different.
     """
 
     n_records: int = 0
@@ -95,6 +101,7 @@ class Verification:
     has_rewound: bool = False
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     worst_error: float = 0.0
+    listed: dict[str, Verdict] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:

@@ -112,7 +112,7 @@ class VerifyPass:
                 if verdict in UNSETTLED:
                     suspects.append(chunk[row])
                 else:
-                    self._result.verdicts[verdict] += 1
+                    self._count(chunk[row], verdict)
         return suspects
 
     def _settle(self, suspects: Sequence[str]) -> None:
@@ -129,9 +129,15 @@ class VerifyPass:
                 if verdict in UNSETTLED and not is_last:
                     unsettled.append(user_id)
                 else:
-                    self._result.verdicts[verdict] += 1
+                    self._count(user_id, verdict)
             suspects = unsettled
             self._expected.narrow(suspects)
+
+    def _count(self, user_id: str, verdict: Verdict) -> None:
+        result = self._result
+        result.verdicts[verdict] += 1
+        if verdict in DIFFERENT and len(result.listed) < self._options.n_listed:
+            result.listed[user_id] = verdict
 
     def _ask_again(self, user_ids: Sequence[str]) -> list[Verdict]:
         """Judge these users by what is now: first the marks, then Redis, then the log's end."""
