@@ -52,7 +52,7 @@ class MemoryLog:
 
 
 class World:
-    """What verify looks at; `before_read` runs whenever users are about to be read."""
+    """What verify looks at; `before_read` and `before_marks` run before users and marks are."""
 
     def __init__(self, live=None):
         self.log = MemoryLog()
@@ -60,7 +60,7 @@ class World:
         self.live = live_model() if live is None else live
         self.places = []  # of dead letters
         self.n_letters_read = 0
-        self.before_read = lambda: None
+        self.before_read = self.before_marks = lambda: None
         self.seconds = NOW_MS / 1000
         self.n_reads = []  # users a read, with the time
         self._updater = Updater(
@@ -91,6 +91,10 @@ class World:
             for u in user_ids
         ]
 
+    def read_marks(self, partitions):
+        self.before_marks()
+        return self.store.read_marks(partitions)
+
     def new_letters(self):
         new, self.n_letters_read = self.places[self.n_letters_read :], len(self.places)
         return new
@@ -102,7 +106,7 @@ class World:
         sources = Sources(
             self.log,
             self.new_letters,
-            self.store.read_marks,
+            self.read_marks,
             self.read,
             lambda: self.live if live is None else live,
         )

@@ -2,9 +2,11 @@ import pytest
 from verify_world import World, damage
 from worlds import NOW_MS, PLAYS, event, live_model
 
+from streamer.evaluation.expected import Expected
 from streamer.evaluation.golden import GoldenHistories
 from streamer.evaluation.judgement import Verdict
-from streamer.evaluation.selection import Sample
+from streamer.evaluation.letter_offsets import LetterOffsets
+from streamer.evaluation.selection import HASH_END, HashRange, Sample
 from streamer.events import MAX_AHEAD_MS
 from streamer.pipeline.records import Partition
 from streamer.stores.keys import features_key, history_key
@@ -165,6 +167,26 @@ def test_an_event_that_is_dropped_while_verify_runs_is_found_once_a_mark_passed_
     assert result.listed == {"bob": Verdict.HISTORY_DIFFERS}
 
 
+def test_users_are_read_after_the_marks_that_vouch_for_them(world):
+    def learn():
+        world.apply(
+            [
+                world.log.append(
+                    PLAYS, event("ann", "title-9", NOW_MS + len(world.log.records[PLAYS]))
+                )
+            ]
+        )
+        world.vouch()
+
+    def arrive_once():
+        world.before_read = lambda: None
+        learn()
+
+    world.before_marks = learn
+    world.before_read = arrive_once
+    assert world.verify().verdicts == {Verdict.EQUAL: 3}
+
+
 def test_a_trouble_that_passes_is_no_difference(world):
     key = history_key("ann")
     lost = world.store.values.pop(key)
@@ -267,6 +289,17 @@ def test_a_letter_that_comes_while_verify_runs_is_known_before_anybody_is_accuse
     assert world.verify().verdicts == {Verdict.EQUAL: 3}
 
 
+def test_letters_are_read_after_the_marks_that_passed_their_records(world):
+    def reject():
+        world.before_marks = lambda: None
+        rejected = world.log.append(PLAYS, event("ann", "title-9", NOW_MS + 9))
+        world.places.append((PLAYS, rejected.offset))
+        world.vouch()
+
+    world.before_marks = reject
+    assert world.verify().verdicts == {Verdict.EQUAL: 3}
+
+
 # --- a log or a store that has lost its oldest part -----------------------------------------------
 
 
@@ -327,6 +360,15 @@ def test_more_users_than_fit_into_memory_are_verified_in_several_passes(world):
     assert (result.n_records, result.n_rejected) == (1006, 1)
     assert max(at.n_total for at in seen if at.stage == "comparing") <= 200
     assert {at.stage for at in seen} == {"reading", "comparing", "settling"}
+
+
+def test_users_beyond_those_that_fit_are_not_kept_in_memory(world):
+    expected = Expected(HashRange(0, HASH_END, None, max_users=100), LetterOffsets())
+    for record in many(world):
+        expected.apply([record], {PLAYS: 500})
+    assert 0 < len(expected.user_ids) <= 100
+    held = [set(golden.user_ids) for golden in (expected._vouched, expected._tail)]
+    assert set.union(*held) == set(expected.user_ids)
 
 
 def test_a_sample_is_the_same_in_every_run_and_whoever_is_in_it_is_judged(world):
