@@ -6,6 +6,8 @@ dropped, rejected and vouched for.
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 from worlds import NOW_MS, live_model
 
@@ -57,6 +59,7 @@ class World:
     def __init__(self, live=None):
         self.log = MemoryLog()
         self.store = MemoryStore()
+        self.marks = {}
         self.live = live_model() if live is None else live
         self.places = []  # of dead letters
         self.n_letters_read = 0
@@ -64,7 +67,12 @@ class World:
         self.seconds = NOW_MS / 1000
         self.n_reads = []  # users a read, with the time
         self._updater = Updater(
-            self.store, HistoryCache(1), FeatureDtype.F16, lambda: NOW_MS / 1000, lambda _: None
+            self.store,
+            HistoryCache(1),
+            FeatureDtype.F16,
+            lambda: NOW_MS / 1000,
+            lambda _: None,
+            Random(7),
         )
 
     def apply(self, records, live=None):
@@ -78,7 +86,7 @@ class World:
         self.vouch()
 
     def vouch(self):
-        self.store.marks = {p: len(mine) for p, mine in self.log.records.items()}
+        self.marks = {p: len(mine) for p, mine in self.log.records.items()}
 
     def read(self, user_ids):
         self.before_read()
@@ -93,7 +101,7 @@ class World:
 
     def read_marks(self, partitions):
         self.before_marks()
-        return self.store.read_marks(partitions)
+        return {partition: self.marks.get(partition) for partition in partitions}
 
     def new_letters(self):
         new, self.n_letters_read = self.places[self.n_letters_read :], len(self.places)

@@ -148,22 +148,33 @@ def sources_of(settings: Settings, client: redis.Redis) -> Sources:
     kafka, variant = settings.kafka, settings.models.variant
     letters = [topic + kafka.dead_letter_suffix for topic in kafka.topics]
     store = RedisStore(client, kafka.group_id, tombstone_days=settings.redis.tombstone_days)
+    log = KafkaLog(kafka.client, kafka.bootstrap_servers, kafka.topics)
     return Sources(
-        log=KafkaLog(kafka.client, kafka.bootstrap_servers, kafka.topics),
+        log=log,
         new_letters=LetterReader(
             KafkaLog(kafka.client, kafka.bootstrap_servers, letters, may_be_missing=True)
         ).new_places,
-        marks=lambda partitions: vouched_offsets(store, partitions),
+        marks=lambda partitions: vouched_offsets(store, log, partitions),
         read=lambda user_ids: read_values(client, variant, user_ids),
         live=_live_model_reader(settings, client),
     )
 
 
 def vouched_offsets(
-    store: RedisStore, partitions: Sequence[Partition]
-) -> Mapping[Partition, int | None]:
-    """Return the offset of each partition below which everything is in Redis."""
-    return store.read_marks(partitions)
+    store: RedisStore, log: KafkaLog, partitions: Sequence[Partition]
+) -> dict[Partition, int | None]:
+    """Return the offset of each partition below which everything is in Redis.
+
+    None where there is none, or where it counts in a topic that has been made anew since.
+    """
+    marks = store.read_marks(partitions)
+    topic_ids = log.topic_ids()
+    return {
+        partition: mark.next_offset
+        if mark is not None and mark.topic_id in {"", topic_ids.get(partition.topic, mark.topic_id)}
+        else None
+        for partition, mark in marks.items()
+    }
 
 
 def _live_model_reader(settings: Settings, client: redis.Redis) -> Callable[[], LiveModel | None]:

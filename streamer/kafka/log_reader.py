@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, Message, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from streamer.errors import BrokerUnavailable
 from streamer.events import LATEST_EVENT_TIME_MS
@@ -22,6 +24,7 @@ from streamer.kafka.client import (
     record_of,
     topic_partition,
 )
+from streamer.kafka.queries import NO_ID
 from streamer.pipeline.records import Partition, Record
 
 BATCH_RECORDS: Final = 1000
@@ -64,6 +67,7 @@ class KafkaLog:
         """
         self._topics = list(topics)
         self._may_be_missing = may_be_missing
+        self._admin_settings = client_settings(client, bootstrap_servers, {})
         self._settings = client_settings(
             {"queued.max.messages.kbytes": str(PREFETCHED_KILOBYTES), **client},
             bootstrap_servers,
@@ -116,6 +120,21 @@ class KafkaLog:
             first = {p: max(start[p], bounds[p].low) for p in remaining}
             consumer.assign([topic_partition(p, offset) for p, offset in first.items()])
             yield from _read_until(consumer, remaining)
+
+    def topic_ids(self) -> dict[str, str]:
+        """Return the id of each topic, without those that the broker does not tell."""
+        with broker_errors("asking for the topics' ids"):
+            admin = AdminClient(self._admin_settings, logger=SILENT_LOGGER)
+            answers = admin.describe_topics(
+                TopicCollection(self._topics), request_timeout=QUERY_SECONDS
+            )
+        done, _ = wait(answers.values(), QUERY_SECONDS + 1)
+        ids = {
+            topic: str(answer.result().topic_id)
+            for topic, answer in answers.items()
+            if answer in done and answer.exception() is None
+        }
+        return {topic: topic_id for topic, topic_id in ids.items() if topic_id != NO_ID}
 
     def gone_until_ms(self) -> int:
         """Return when the newest record that is no longer there may have been written.

@@ -40,6 +40,7 @@ class Retrying:
         admitted: Callable[[], Sequence[Partition]],
         observer: LoopObserver,
         drain_timeout_seconds: float,
+        jitter: random.Random,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """Keep the parts.
@@ -49,6 +50,7 @@ class Retrying:
             admitted: Which partitions may deliver when all is well.
             observer: Told of every failure, and that the loop is alive.
             drain_timeout_seconds: How long a stopping worker goes on trying.
+            jitter: Spreads the retries of many workers.
             log: Told when things are well again.
         """
         self._source = source
@@ -56,7 +58,7 @@ class Retrying:
         self._observer = observer
         self._drain_timeout_seconds = drain_timeout_seconds
         self._log = log
-        self._random = random.Random()
+        self._jitter = jitter
         self._give_up_at: float | None = None
         self._held_since: float | None = None
         self._fatal_code: str | None = None
@@ -106,7 +108,7 @@ class Retrying:
                 self._observer.failed(error, attempt)
                 self.hold()
                 bound = FIRST_BACK_OFF_SECONDS * 2 ** min(attempt - 1, MAX_DOUBLINGS)
-                self.stay(self._random.uniform(bound / 2, bound))
+                self.stay(self._jitter.uniform(bound / 2, bound))
             else:
                 self._release()
                 return result

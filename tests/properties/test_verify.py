@@ -55,7 +55,7 @@ class RunningSystem(World):
         mine = self.log.records.get(partition, [])
         start = self.applied[partition]
         if self.rolls.random() < 0.4:
-            self.store.marks[partition] = start
+            self.marks[partition] = start
             return
         batch = []
         for record in mine[start : start + self.rolls.randrange(1, 20)]:
@@ -84,7 +84,7 @@ class RunningSystem(World):
         self.is_frozen = True
         while self.applied != {p: len(self.log.records.get(p, [])) for p in PARTITIONS}:
             self.step()
-        self.store.marks = dict(self.applied)
+        self.marks = dict(self.applied)
 
     def golden(self, *, but=()):
         left_out = set(map(id, but))
@@ -129,7 +129,7 @@ def test_below_the_marks_whoever_lost_an_event_that_matters_is_different_and_nob
 @examples(30)
 def test_a_loss_is_found_while_everything_moves(seed, drop_share):
     system = RunningSystem(seed, drop_share)
-    before = {p: system.store.marks.get(p, 0) for p in PARTITIONS}
+    before = {p: system.marks.get(p, 0) for p in PARTITIONS}
     vouched = GoldenHistories()
     for partition, mark in before.items():
         vouched.apply(system.log.records.get(partition, [])[:mark])

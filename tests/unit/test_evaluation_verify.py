@@ -139,7 +139,7 @@ def test_a_viewer_whose_event_is_not_vouched_for_is_behind(world):
 
 
 def test_without_any_mark_everybody_who_is_missing_is_behind(world):
-    world.store.marks.clear()
+    world.marks.clear()
     world.store.values.clear()
     assert world.verify().verdicts == {Verdict.HISTORY_BEHIND: 3}
 
@@ -212,7 +212,7 @@ def test_the_number_of_rounds_is_bounded_and_they_wait_for_each_other(world):
 
 def test_marks_that_go_down_meanwhile_accuse_nobody(world):
     def fail_over():
-        world.store.marks[PLAYS] = 0
+        world.marks[PLAYS] = 0
         world.store.values.pop(history_key("ann"), None)
         world.store.values.pop(features_key("default", "ann"), None)
 
