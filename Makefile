@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test soak check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ demo: $(STAMP)  ## the whole thing on a local Kafka and Redis, in under 90 s (KE
 
 test: $(STAMP)  ## every test, on a real Kafka and a real Redis
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+soak: $(STAMP)  ## two workers at half their capacity for SOAK_SECONDS (600), a rebalance a minute
+	PYTHONPATH=tests $(BIN)/python -m soak.run --seconds $(or $(SOAK_SECONDS),600) $(if $(SOAK_RATE),--rate $(SOAK_RATE)) $(SOAK_ARGS)
 
 check: $(STAMP)  ## style, types, layers, and the deployment files
 	$(BIN)/ruff check .
