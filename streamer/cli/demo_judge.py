@@ -44,7 +44,8 @@ class Judge:
         live = read_live_model(self._settings, client)
         assert live is not None, "the demo has published one"
         records = list(read_log(kafka.client, kafka.bootstrap_servers, kafka.topics))
-        check = verify(sources_of(self._settings, client))
+        with sources_of(self._settings, client) as sources:
+            check = verify(sources)
         stream = sorted(
             (record for record in records if record.timestamp_ms >= self._live_from_ms),
             key=lambda record: record.timestamp_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -135,29 +135,34 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     """
     request = VerifyRequest(**options)
     settings = load_settings(request.config)
-    with redis_client(settings.redis) as client, _showing(quiet=request.quiet) as show:
-        result = verify(sources_of(settings, client), request.options(settings), show)
+    with (
+        redis_client(settings.redis) as client,
+        sources_of(settings, client) as sources,
+        _showing(quiet=request.quiet) as show,
+    ):
+        result = verify(sources, request.options(settings), show)
     text = json.dumps(as_json_object(result)) if request.as_json else "\n".join(as_lines(result))
     click.echo(text)
     if result.n_different:
         context.exit(1)
 
 
-def sources_of(settings: Settings, client: redis.Redis) -> Sources:
-    """Return what a verification reads: the configured topics, Redis and model."""
+@contextmanager
+def sources_of(settings: Settings, client: redis.Redis) -> Iterator[Sources]:
+    """Give what a verification reads: the configured topics, Redis and model."""
     kafka, variant = settings.kafka, settings.models.variant
-    letters = [topic + kafka.dead_letter_suffix for topic in kafka.topics]
+    letter_topics = [topic + kafka.dead_letter_suffix for topic in kafka.topics]
     store = RedisStore(client, kafka.group_id, tombstone_days=settings.redis.tombstone_days)
     log = KafkaLog(kafka.client, kafka.bootstrap_servers, kafka.topics)
-    return Sources(
-        log=log,
-        new_letters=LetterReader(
-            KafkaLog(kafka.client, kafka.bootstrap_servers, letters, may_be_missing=True)
-        ).new_places,
-        marks=lambda partitions: vouched_offsets(store, log, partitions),
-        read=lambda user_ids: read_values(client, variant, user_ids),
-        live=_live_model_reader(settings, client),
-    )
+    letters = KafkaLog(kafka.client, kafka.bootstrap_servers, letter_topics, may_be_missing=True)
+    with closing(log), closing(letters):
+        yield Sources(
+            log=log,
+            new_letters=LetterReader(letters).new_places,
+            marks=lambda partitions: vouched_offsets(store, log, partitions),
+            read=lambda user_ids: read_values(client, variant, user_ids),
+            live=_live_model_reader(settings, client),
+        )
 
 
 def vouched_offsets(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Final, NamedTuple
 from uuid import uuid4
 
@@ -47,7 +47,11 @@ class LogBounds(NamedTuple):
 
 
 class KafkaLog:
-    """Some topics, read from outside. Every call raises BrokerUnavailable, and may be repeated."""
+    """Some topics, read from outside. Every call raises BrokerUnavailable, and may be repeated.
+
+    One consumer for all calls: a new one each time left 3 MB of fragments behind. Not for more than
+    one thread, nor for two reads at a time.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class KafkaLog:
         """
         self._topics = list(topics)
         self._may_be_missing = may_be_missing
+        self._consumer_in_use: Consumer | None = None
         self._admin_settings = client_settings(client, bootstrap_servers, {})
         self._settings = client_settings(
             {"queued.max.messages.kbytes": str(PREFETCHED_KILOBYTES), **client},
@@ -82,8 +87,8 @@ class KafkaLog:
 
     def bounds(self) -> dict[Partition, LogBounds]:
         """Return where every partition begins and ends at this moment."""
-        with self._consumer() as consumer, broker_errors("reading watermarks"):
-            return self._bounds(consumer)
+        with broker_errors("reading watermarks"):
+            return self._bounds(self._consumer())
 
     def _bounds(self, consumer: Consumer) -> dict[Partition, LogBounds]:
         found: dict[Partition, LogBounds] = {}
@@ -114,12 +119,17 @@ class KafkaLog:
         remaining = {p: end for p, end in until.items() if start[p] < end}
         if not remaining:
             return
-        with self._consumer() as consumer, broker_errors("reading the log"):
+        consumer = self._consumer()
+        with broker_errors("reading the log"):
             bounds = self._bounds(consumer)
             remaining = {p: end for p, end in remaining.items() if bounds[p].low < end}
             first = {p: max(start[p], bounds[p].low) for p in remaining}
             consumer.assign([topic_partition(p, offset) for p, offset in first.items()])
-            yield from _read_until(consumer, remaining)
+            try:
+                yield from _read_until(consumer, remaining)
+            finally:  # or it would go on fetching; and a pause may outlast an assignment
+                consumer.resume([topic_partition(p) for p in first])
+                consumer.unassign()
 
     def topic_ids(self) -> dict[str, str]:
         """Return the id of each topic, without those that the broker does not tell."""
@@ -152,15 +162,17 @@ class KafkaLog:
             gone_ms = max(gone_ms, written_ms)
         return gone_ms
 
-    @contextmanager
-    def _consumer(self) -> Iterator[Consumer]:
-        """One for each question: an assignment that lingers would go on fetching."""
-        with broker_errors("creating a consumer"):
-            consumer = Consumer(self._settings, logger=SILENT_LOGGER)
-        try:
-            yield consumer
-        finally:
-            consumer.close()
+    def close(self) -> None:
+        """Disconnect; another call connects again."""
+        if self._consumer_in_use is not None:
+            self._consumer_in_use.close()
+            self._consumer_in_use = None
+
+    def _consumer(self) -> Consumer:
+        if self._consumer_in_use is None:
+            with broker_errors("creating a consumer"):
+                self._consumer_in_use = Consumer(self._settings, logger=SILENT_LOGGER)
+        return self._consumer_in_use
 
 
 def read_log(
@@ -171,10 +183,10 @@ def read_log(
     Raises:
         BrokerUnavailable: A topic is missing, or the broker stopped answering.
     """
-    log = KafkaLog(client, bootstrap_servers, topics)
-    bounds = log.bounds()
-    start = {partition: bound.low for partition, bound in bounds.items()}
-    return log.read(start, {partition: bound.high for partition, bound in bounds.items()})
+    with closing(KafkaLog(client, bootstrap_servers, topics)) as log:
+        bounds = log.bounds()
+        start = {partition: bound.low for partition, bound in bounds.items()}
+        yield from log.read(start, {partition: bound.high for partition, bound in bounds.items()})
 
 
 def _read_until(consumer: Consumer, until: Mapping[Partition, int]) -> Iterator[Record]:

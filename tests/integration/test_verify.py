@@ -79,8 +79,8 @@ class Verifying:
 def look(deployment, **options):
     """Do what `streamer verify` does, without the time that a process takes to start."""
     settings = load_settings(None, environment(deployment))
-    with redis_client(settings.redis) as client:
-        return verify(sources_of(settings, client), VerifyOptions(n_listed=1000, **options))
+    with redis_client(settings.redis) as client, sources_of(settings, client) as sources:
+        return verify(sources, VerifyOptions(n_listed=1000, **options))
 
 
 def publish_model(deployment):
@@ -227,5 +227,8 @@ def test_a_log_is_read_in_any_range_and_from_outside_any_group(deployment):
         found[record.partition].append(record.offset)
     assert found == {p: list(range(start[p], until[p])) for p in bounds}
     assert list(log.read(until, until)) == []
+    again = list(log.read({p: bound.low for p, bound in bounds.items()}, until))
+    assert len(again) == sum(until.values())  # what was paused at its end is read again
     assert log.gone_until_ms() == 0
     assert deployment.committed() == {}
+    log.close()

@@ -88,7 +88,7 @@ def judge(observed):
                 f"{name}: resident memory, second half",
                 f"{mean_mb:.1f} MB, {growth:+.2%}",
                 f"within {MAX_GROWTH:.0%}",
-                abs(growth) <= MAX_GROWTH,
+                bool(abs(growth) <= MAX_GROWTH),
             )
         )
         for what, values in (
@@ -98,7 +98,12 @@ def judge(observed):
             third = max(len(values) // 3, 1)
             before, after = np.median(values[:third]), np.median(values[-third:])
             checks.append(
-                Check(f"{name}: {what}", f"{before:g}, then {after:g}", "no more", after <= before)
+                Check(
+                    f"{name}: {what}",
+                    f"{before:g}, then {after:g}",
+                    "no more",
+                    bool(after <= before),
+                )
             )
     return [*checks, *_judge_events(observed)]
 

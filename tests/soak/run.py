@@ -65,7 +65,7 @@ class _Soak:
     def __init__(self, plan, deployment, say):
         self.plan, self.deployment, self.say = plan, deployment, say
         self.traces = []
-        self.third = None
+        self.third, self.is_leaving = None, False
         self.disturbed_since = None
 
     def run(self):
@@ -168,17 +168,18 @@ class _Soak:
             self.third = self._start_worker()
         else:
             self.third.process.send_signal(signal.SIGTERM)
+            self.is_leaving = True
 
     def _is_settled(self):
         """Say whether the third worker has done what it was told, and nobody lacks a partition."""
-        third = self.third
-        is_gone = third.process.poll() is not None
-        if is_gone:
-            assert third.process.returncode == 0, third.output
-            self.third = None
-        elif not third.said("worker_started"):
+        if self.is_leaving:
+            if self.third.process.poll() is None:
+                return False
+            assert self.third.process.returncode == 0, self.third.output
+            self.third, self.is_leaving = None, False
+        if self.third is not None and not self.third.said("worker_started"):
             return False
-        members = self.workers if is_gone else [*self.workers, third]
+        members = [*self.workers, *([] if self.third is None else [self.third])]
         owned = [worker.total("partitions_assigned") for worker in members]
         return sum(owned) == N_TOPICS * N_PARTITIONS and min(owned) > 0
 
