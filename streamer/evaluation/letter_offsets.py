@@ -5,6 +5,7 @@ A record that was rejected is in no history, even if today's decoder accepts it.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -27,12 +28,12 @@ class LetterOffsets:
 
     def add(self, places: Iterable[tuple[Partition, int]]) -> None:
         """Remember places of rejected records. Cost: a sort of the partitions concerned."""
-        new: dict[Partition, list[int]] = defaultdict(list)
+        new: dict[Partition, array[int]] = defaultdict(lambda: array("q"))
         for partition, offset in places:
             new[partition].append(offset)
         for partition, offsets in new.items():
             known = self._offsets.get(partition, np.empty(0, np.int64))
-            self._offsets[partition] = np.union1d(known, np.array(offsets, np.int64))
+            self._offsets[partition] = np.union1d(known, np.frombuffer(offsets, np.int64))
 
     def find(self, records: Sequence[Record]) -> NDArray[np.bool_]:
         """Say which records have a letter; shape (n_records,)."""

@@ -97,9 +97,9 @@ class VerifyPass:
 
     def _compare(self, user_ids: Sequence[str]) -> list[str]:
         """Count everybody who is plainly equal, and return the others."""
-        live = self._sources.live()
         suspects: list[str] = []
         for chunk, values in self._read_users(user_ids, "comparing"):
+            live = self._sources.live()  # after the features, which cannot be newer then
             said = self._expected.bounds(chunk).said
             pairs = zip(values, encode(said, digests(said)), strict=True)
             is_equal = np.array([history == ours for (history, _), ours in pairs], bool)

@@ -387,6 +387,14 @@ def test_a_sample_is_the_same_in_every_run_and_whoever_is_in_it_is_judged(world)
     assert more.n_passes >= 4
 
 
+@pytest.mark.parametrize("text", ["0%", "101%", "nan%", "-1", "0", "1.5", "all", "%", ""])
+def test_a_sample_is_a_share_or_a_positive_number(text):
+    assert Sample.parse(" 0.5 % ") == Sample(share=0.005)
+    assert Sample.parse("5000") == Sample(n_users=5000)
+    with pytest.raises(ValueError, match=r"."):
+        Sample.parse(text)
+
+
 def test_redis_is_read_no_faster_than_asked(world):
     many(world)
     world.apply_everything()
