@@ -115,9 +115,11 @@ def vouch(deployment, store):
     assert all(store.move_marks(moves).values())
 
 
+@pytest.mark.timeout(300)
 def test_while_workers_run_and_events_arrive_nobody_is_different(deployment):
     publish_model(deployment)
     workers = [deployment.start_worker() for _ in range(2)]
+    eventually(lambda: all(worker.said("worker_started") for worker in workers), 90)
     eventually(lambda: all(worker.reads(2) for worker in workers), 60)
     deployment.produce(some_traffic(40, 1000, bad_share=0.03))
     everybody = Verifying(deployment, "--max-users", "25", "--log-rate", "4000")
@@ -144,6 +146,7 @@ def test_while_workers_run_and_events_arrive_nobody_is_different(deployment):
         worker.kill()
 
 
+@pytest.mark.timeout(240)
 def test_a_dropped_hundredth_of_the_events_is_found(deployment):
     deployment.produce(some_traffic(41, 4000, n_users=300))
     records = deployment.log()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -73,6 +74,8 @@ class _Soak:
         self.say("training and publishing a model ...")
         self._publish_model()
         self.workers = [self._start_worker() for _ in range(N_WORKERS)]
+        for worker in self.workers:
+            eventually(partial(worker.said, "worker_started"), PATIENCE_SECONDS, 0.2)
         share = N_TOPICS * N_PARTITIONS // N_WORKERS
         eventually(lambda: all(w.reads(share) for w in self.workers), PATIENCE_SECONDS, 0.2)
         capacity = self._measure_capacity()
