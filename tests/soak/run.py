@@ -148,7 +148,11 @@ class _Soak:
         if self.disturbed_since is not None:
             observed.disturbances.append((self.disturbed_since, time.monotonic() - started))
         observed.n_produced, observed.produce_seconds = tally["produced"], tally["seconds"]
-        observed.notes["failed_deliveries"] = tally["failed"]
+        observed.notes |= {
+            "failed_deliveries": tally["failed"],
+            # Above the number of cores others had their share, and freshness tells of them too.
+            "load_average_15_min": f"{os.getloadavg()[2]:.1f} on {os.cpu_count()} cores",
+        }
 
     def _look(self, seconds):
         observed = self.observed
