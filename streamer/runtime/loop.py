@@ -114,6 +114,7 @@ class WorkerLoop:
     def turn(self) -> None:
         """One round: admit partitions, learn one batch, vouch for what is done."""
         self._retrying.be_alive()
+        self._retrying.release()  # where that failed, nothing would ever come to try it again
         if self._checkpoints.is_admitting and time.monotonic() >= self._next_admission_at:
             self._admit()
         records = self._poll()

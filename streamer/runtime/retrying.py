@@ -110,7 +110,7 @@ class Retrying:
                 bound = FIRST_BACK_OFF_SECONDS * 2 ** min(attempt - 1, MAX_DOUBLINGS)
                 self.stay(self._jitter.uniform(bound / 2, bound))
             else:
-                self._release()
+                self.release()
                 return result
 
     def stay(self, seconds: float) -> None:
@@ -146,14 +146,15 @@ class Retrying:
         except BrokerUnavailable as error:
             self._observer.failed(error, 1)  # records that come meanwhile wait in the backlog
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let them deliver again; where that fails, it must be called again."""
         if self._held_since is None:
             return
         try:
             self._source.resume(self._admitted())
         except BrokerUnavailable as error:
             self._observer.failed(error, 1)
-            return  # still held; the next success tries again
+            return
         self._log.info("resumed", held_seconds=round(time.monotonic() - self._held_since, 3))
         self._held_since = None
         self._observer.state(WorkerState.RUNNING)

@@ -339,6 +339,15 @@ def test_records_that_were_on_their_way_when_the_store_went_down_are_kept(bench)
     assert bench.total("records_consumed") == 30
 
 
+def test_partitions_that_could_not_be_resumed_are_resumed_although_nothing_comes(bench):
+    good(bench)
+    bench.store.faults.plan("write", DOWN)
+    bench.source.faults.plan("resume", None, *[BrokerUnavailable("down")] * 3)
+    bench.finish()
+    bench.ensure_learned()
+    assert bench.source.paused == set()
+
+
 def test_the_loop_backs_off_and_says_so_once(bench):
     good(bench)
     bench.store.faults.plan("write", *[DOWN] * 12)
