@@ -15,9 +15,9 @@ import pytest
 import redis
 from waiting import eventually
 
-from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
+from streamer.host.ports import LOOPBACK, free_ports
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites

@@ -7,8 +7,8 @@ from integration.worker_process import deployed, some_traffic
 from waiting import eventually
 
 from streamer.dev.kafka_server import KafkaServer
-from streamer.dev.ports import free_ports
 from streamer.dev.redis_server import RedisServer
+from streamer.host.ports import free_ports
 from streamer.kafka.topics import missing_topics
 
 

@@ -34,7 +34,7 @@ from waiting import eventually
 
 from streamer.dev.faults import FAULTS
 from streamer.host.tether import tethered
-from streamer.kafka.log_reader import read_log
+from streamer.kafka.log_reader import KafkaLog, read_log
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
 
 STREAMER = Path(sys.executable).with_name("streamer")
@@ -314,6 +314,11 @@ class Deployment:
         }
         answers = self.admin.list_offsets(latest)
         return {tp.partition: future.result(10).offset for tp, future in answers.items()}
+
+    def log_bounds(self):
+        """Return the offset after the last record of every partition that has one."""
+        bounds = KafkaLog({}, self.bootstrap_servers, list(self.topics.values())).bounds()
+        return {tuple(place): bound.high for place, bound in bounds.items() if bound.high}
 
     def committed(self):
         """Return the group's committed offsets by (topic, partition), where it has some."""
