@@ -22,6 +22,8 @@ VERBS: Final = {
     "produce": "Write synthetic viewers' events to Kafka, or to a file.",
     "get": "Show one viewer: history, features, top titles.",
     "verify": "Recompute every viewer from the log and compare with Redis.",
+    "dlq": "List, show and redrive dead letters.",
+    "forget": "Forget one viewer for good, and show the receipt.",
     "model": "Train, check, show and publish item models.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "config": "Show every effective setting and where it came from.",

@@ -22,7 +22,7 @@ MAX_LETTER_BYTES: Final = 2 * MAX_VALUE_BYTES
 """Of value, key and headers together; a letter must never be too large for the broker."""
 
 
-_NEVER_TAKEN: Final = frozenset(
+NEVER_TAKEN: Final = frozenset(
     {
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -97,7 +97,7 @@ class KafkaDeadLetters:
     def _refused(self, letter: Rejected, error: KafkaError) -> None:
         self._last_error = error.str()
         self._failed.append(letter)
-        if error.code() in _NEVER_TAKEN:
+        if error.code() in NEVER_TAKEN:
             self._reduced.add((letter.record.partition, letter.record.offset))
         self._has_failed_for_good |= error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 from uuid import uuid4
 
@@ -33,6 +35,42 @@ def read_log(
     Raises:
         BrokerUnavailable: A topic is missing, or the broker stopped answering.
     """
+    with _reading(client, bootstrap_servers) as consumer:
+        yield from _read_until(consumer, _ends(consumer, topics))
+
+
+def read_record(
+    client: Mapping[str, str], bootstrap_servers: str, partition: Partition, offset: int
+) -> Record | None:
+    """Return one record; None if the topic does not hold it: not yet, or no more.
+
+    Raises:
+        BrokerUnavailable: The topic is missing, or the broker stopped answering.
+    """
+    with _reading(client, bootstrap_servers) as consumer:
+        end = _ends(consumer, [partition.topic]).get(partition, 0)
+        if offset >= end:
+            return None
+        # From there to the next one: where it is no more, that one has a higher offset.
+        consumer.assign([topic_partition(partition, offset)])
+        deadline = time.monotonic() + MAX_SILENCE_SECONDS
+        while time.monotonic() < deadline:
+            with broker_errors("reading a record"):
+                message = consumer.poll(MAX_SILENCE_SECONDS / 100)
+            if message is None:
+                if _position(consumer, partition) >= end:
+                    return None
+            elif (error := message.error()) is not None:
+                raise BrokerUnavailable(f"reading a record: {error.str()}", kind=error.name())
+            else:
+                record = record_of(message)
+                return record if record.offset == offset else None
+    raise BrokerUnavailable(f"reading a record: no answer within {MAX_SILENCE_SECONDS:g} s")
+
+
+@contextmanager
+def _reading(client: Mapping[str, str], bootstrap_servers: str) -> Iterator[Consumer]:
+    """Open a consumer that is a member of no group and commits nothing."""
     settings = client_settings(
         client,
         bootstrap_servers,
@@ -47,10 +85,14 @@ def read_log(
     with broker_errors("creating a consumer"):
         consumer = Consumer(settings, logger=SILENT_LOGGER)
     try:
-        ends = _ends(consumer, topics)
-        yield from _read_until(consumer, ends)
+        yield consumer
     finally:
         consumer.close()
+
+
+def _position(consumer: Consumer, partition: Partition) -> int:
+    (tp,) = consumer.position([topic_partition(partition)])
+    return int(tp.offset)
 
 
 def _ends(consumer: Consumer, topics: Sequence[str]) -> dict[Partition, int]:

@@ -8,7 +8,7 @@ from streamer.errors import StoreForgot
 from streamer.pipeline.ports import MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
-from streamer.stores.keys import features_key, history_key, quarantine_key
+from streamer.stores.keys import features_key, forgettable_keys, history_key, quarantine_key
 
 _ABSENT = bytes(8)
 
@@ -53,10 +53,8 @@ class MemoryStore:
             if writes.histories[row]:
                 self.values[key] = writes.histories[row]
             if writes.is_forgotten[row]:
-                for variant in self.variants | set(writes.features):
-                    self.values.pop(features_key(variant, user_id), None)
-                    self.values.pop(quarantine_key(features_key(variant, user_id)), None)
-                self.values.pop(quarantine_key(key), None)
+                for lost in forgettable_keys(user_id, self.variants | set(writes.features)):
+                    self.values.pop(lost, None)
             for variant, values in writes.features.items():
                 if not values[row]:
                     continue
