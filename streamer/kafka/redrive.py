@@ -56,7 +56,7 @@ class Redriver:
             BrokerUnavailable: There is no answer, or a topic is missing.
         """
         self._delivered: set[tuple[Partition, int]] = set()
-        self._refused: Counter[str] = Counter()
+        self._refused: dict[tuple[Partition, int], str] = {}
         self._failed: KafkaError | None = None
         with broker_errors("creating a producer"):
             self._producer = Producer(
@@ -92,13 +92,19 @@ class Redriver:
         for letter in letters:
             self._send(letter)
         self._flush()
+        # A broker refuses a batch for one record of it: each of them gets a batch of its own.
+        suspects = [letter for letter in letters if _place(letter) in self._refused]
+        self._refused.clear()
+        for letter in suspects:
+            self._send(letter)
+            self._flush()
         redriven = [letter for letter in letters if _place(letter) in self._delivered]
         self._mark(redriven)
         if self._failed is not None:
             raise BrokerUnavailable(
                 f"redriving: {self._failed.str()}; repeat it", kind=self._failed.name()
             )
-        return Outcome(len(redriven), Counter(self._refused))
+        return Outcome(len(redriven), Counter(self._refused.values()))
 
     def _send(self, letter: Letter) -> None:
         redriven = next_redrive(letter)
@@ -109,7 +115,7 @@ class Redriver:
             if error is None:
                 self._delivered.add(place)
             elif error.code() in NEVER_TAKEN:
-                self._refused[error.str()] += 1
+                self._refused[place] = error.str()
             else:
                 self._failed = error
 

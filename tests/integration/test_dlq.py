@@ -382,6 +382,52 @@ def test_what_a_topic_refuses_is_said_stays_waiting_and_harms_no_other(topicless
     assert (listed["waiting"], listed["redriven"]) == (1, 2)
 
 
+def test_one_record_that_a_topic_does_not_date_so_harms_no_other_of_its_batch(topicless):
+    deployment = topicless
+    create_event_topics(
+        deployment,
+        message_timestamp_type="CreateTime",
+        message_timestamp_before_max_ms=str(HOUR_MS),
+    )
+    now_ms = int(time.time() * 1000)
+    ages = [0, 2 * HOUR_MS, 0, 0]
+    bury(
+        deployment,
+        *(
+            rejected_of(
+                deployment,
+                sent("play", who, event(who=who, time_ms=now_ms - HOUR_MS)),
+                2 * who,  # all of one partition
+                now_ms - age_ms,
+            )
+            for who, age_ms in enumerate(ages)
+        ),
+    )
+    done = run_json(deployment, "redrive", exit_code=1)
+    assert (done["redriven"], done["refused"]) == (3, 1)
+    assert {record.key for record in deployment.log()} == {user(n).encode() for n in (0, 2, 3)}
+
+
+def test_one_letter_that_the_broker_does_not_date_so_costs_no_other_its_value(deployment):
+    now_ms = int(time.time() * 1000)
+    ahead_ms = [0, 48 * HOUR_MS, 0, 0]  # by default a topic takes an hour
+    bury(
+        deployment,
+        *(
+            rejected_of(deployment, sent("play", who, event(who=who)), who, now_ms + ahead_ms[who])
+            for who in range(4)
+        ),
+    )
+    found = {letter.offset - 10**6: letter for letter in letters_of(deployment)}
+    assert {number: letter.is_reduced for number, letter in found.items()} == {
+        0: False,
+        1: True,
+        2: False,
+        3: False,
+    }
+    assert found[1].timestamp_ms == now_ms + ahead_ms[1]
+
+
 def test_a_redrive_that_dies_between_delivery_and_marker_is_repeated_and_changes_nothing(
     deployment, monkeypatch
 ):
