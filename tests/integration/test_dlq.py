@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import time
 from dataclasses import replace
@@ -581,3 +582,61 @@ def test_records_that_are_no_letters_are_counted_and_left_alone(deployment):
     assert (done["letters"], done["redriven"]) == (0, 0)
     assert run_json(deployment, "list")["foreign"] == 2
     assert "2 records" in run(deployment, "list")
+
+
+def test_a_stopped_redrive_ends_after_its_batch_and_says_so(deployment, monkeypatch):
+    records = [recent(record) for record in some_traffic(34, 1100)]
+    bury(deployment, *(rejected_of(deployment, r, n, START_MS) for n, r in enumerate(records)))
+    redrive = Redriver.redrive
+
+    def interrupted(self, letters):
+        signal.raise_signal(signal.SIGINT)
+        return redrive(self, letters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Redriver, "redrive", interrupted)
+        done = run_json(deployment, "redrive", exit_code=1)
+    assert (done["stopped"], done["redriven"]) == (True, 500)
+    assert run_json(deployment, "redrive")["redriven"] == 600
+
+
+def on_a_terminal(deployment, *arguments, answer):
+    """Run `streamer` on a terminal of its own, give an answer; return its code and what it said."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [STREAMER, *arguments],
+        env=os.environ | environment_of(deployment),
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(theirs)
+    try:
+        os.write(ours, answer)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        os.close(ours)
+    return process.returncode, said.decode()
+
+
+@pytest.mark.parametrize(("answer", "n_redriven"), [(b"n\n", 0), (b"y\n", 1)])
+def test_on_a_terminal_a_redrive_asks_first(deployment, answer, n_redriven):
+    bury(deployment, rejected_of(deployment, sent("play", 1, b"{"), 0, START_MS))
+    code, said = on_a_terminal(deployment, "dlq", "redrive", answer=answer)
+    assert "Redrive 1 letters?" in said
+    assert code == 1 - n_redriven
+    assert len(deployment.log()) == n_redriven
+    code, said = on_a_terminal(deployment, "dlq", "redrive", "--yes", answer=b"")
+    assert "?" not in said
+    assert (code, len(deployment.log())) == (0, 1)
+
+
+def test_on_a_terminal_forgetting_asks_first(deployment):
+    code, said = on_a_terminal(deployment, "forget", user(1), answer=b"n\n")
+    assert "cannot be undone" in said
+    assert (code, deployment.log()) == (1, [])
+    options = ("--yes", "--timeout", "0.1")
+    code, said = on_a_terminal(deployment, "forget", user(1), *options, answer=b"")
+    assert "cannot be undone" not in said
+    assert (code, len(deployment.log())) == (75, 1)
