@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test simulate check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,7 +21,10 @@ demo: $(STAMP)  ## the whole thing on a local Kafka and Redis, in under 90 s (KE
 	$(BIN)/streamer demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(STAMP)  ## every test, on a real Kafka and a real Redis
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+simulate: $(STAMP)  ## the real loop under seeded faults: SEEDS=200000 for a night, SEED=n for one
+	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20000))
 
 check: $(STAMP)  ## style, types, layers, and the deployment files
 	$(BIN)/ruff check .

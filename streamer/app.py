@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from random import Random
 
 import redis
 import structlog
@@ -139,6 +140,7 @@ def build_worker(settings: Settings) -> Worker:
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
     kafka, section = settings.kafka, settings.worker
     client = redis_client(settings.redis)
+    jitter = Random()
     metrics = WorkerMetrics(kafka.topics, [settings.models.variant])
     observer = LoopObserver(metrics, log, settings.metrics.delay_trace)
     health = HealthServer(
@@ -173,6 +175,7 @@ def build_worker(settings: Settings) -> Worker:
         FeatureDtype[settings.features.dtype.upper()],
         time.time,
         time.sleep,
+        jitter,
     )
     metrics.cache_users.set_function(lambda: updater.n_cached_users)
     loop = WorkerLoop(
@@ -183,6 +186,7 @@ def build_worker(settings: Settings) -> Worker:
             Checkpoints(store, source, progress, metrics, log),
             follower.current,
             observer,
+            jitter,
         ),
         LoopSettings(
             section.batch_records,

@@ -29,6 +29,10 @@ def pytest_collection_modifyitems(items):
         for fixture, marker in MARKER_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+        # The tests of a file share its servers, so they stay together; those of the simulation
+        # have none, and are dealt to whoever is free.
+        if "simulation" not in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 def pytest_terminal_summary(terminalreporter):

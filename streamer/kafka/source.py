@@ -27,11 +27,9 @@ from streamer.kafka.client import (
     record_of,
     topic_partition,
 )
-from streamer.pipeline.ports import GroupListener
+from streamer.kafka.queries import QUERY_SECONDS, BrokerQueries
+from streamer.pipeline.ports import GroupListener, Standing
 from streamer.pipeline.records import Partition, Record
-
-OFFSET_QUERY_SECONDS: Final = 1.0
-"""Bound of the few requests that the loop waits for: committed offsets and watermarks."""
 
 WAIT_SLICE_SECONDS: Final = 0.02
 _FATAL: Final = KafkaError._FATAL  # noqa: SLF001  librdkafka's own code
@@ -76,6 +74,7 @@ class KafkaSource:
             },
         )
         self._topics = list(topics)
+        self._broker = BrokerQueries(client, bootstrap_servers, topics)
         self._protocol: Literal["consumer", "classic"] = (
             "classic" if protocol == "classic" else "consumer"
         )
@@ -146,27 +145,27 @@ class KafkaSource:
             with broker_errors("resuming"):
                 self._live.resume(mine)
 
-    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
-        """Return the group's committed offsets, None where it has none."""
+    def standings(self, partitions: Sequence[Partition]) -> dict[Partition, Standing]:
+        """Ask where partitions stand; one of which the broker knows nothing now is left out."""
+        earliest = self._broker.ask_earliest(partitions)
         with broker_errors("reading committed offsets"):
             found = self._live.committed(
-                [topic_partition(partition) for partition in partitions],
-                timeout=OFFSET_QUERY_SECONDS,
+                [topic_partition(partition) for partition in partitions], timeout=QUERY_SECONDS
             )
-            for tp in found:
-                if tp.error is not None:
-                    raise KafkaException(tp.error)
+        committed = {
+            Partition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None
+            for tp in found
+            if tp.error is None
+        }
         return {
-            Partition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in found
+            partition: Standing(committed[partition], offset)
+            for partition, offset in earliest().items()
+            if partition in committed
         }
 
-    def earliest(self, partition: Partition) -> int:
-        """Return the first offset that the topic still has."""
-        with broker_errors("reading watermarks"):
-            low, _ = self._live.get_watermark_offsets(
-                topic_partition(partition), timeout=OFFSET_QUERY_SECONDS
-            )
-        return int(low)
+    def topic_ids(self) -> Mapping[str, str]:
+        """Return each topic's id as the broker told it last; asks again in the background."""
+        return self._broker.topic_ids()
 
     def seek(self, partition: Partition, next_offset: int | None) -> None:
         """Go on from `next_offset`, None for the earliest."""

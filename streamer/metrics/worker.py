@@ -79,6 +79,11 @@ class WorkerMetrics:
         self.records_abandoned = self._counter(
             "records_abandoned", "Records dropped unacknowledged; they come again.", "topic"
         )
+        self.records_expired = self._counter(
+            "records_expired",
+            "Records that retention took before they were read, or read again.",
+            "topic",
+        )
         self.interactions_merged = self._counter(
             "interactions_merged", "What became of each interaction.", "outcome"
         )
@@ -99,6 +104,7 @@ class WorkerMetrics:
         for topic in topics:
             self.records_consumed.labels(topic)
             self.records_abandoned.labels(topic)
+            self.records_expired.labels(topic)
             self.pipeline_delay.touch(topic)
             self.event_age.touch(topic)
             for event_type in EventType:
@@ -131,7 +137,7 @@ class WorkerMetrics:
             self.loop_seconds.labels(stage)
         for kind in ("assigned", "revoked", "lost"):
             self.rebalances.labels(kind)
-        for cause in ("mark_behind", "mark_missing", "writes_missing"):
+        for cause in ("mark_behind", "mark_missing", "topic_recreated", "writes_missing"):
             self.rewinds.labels(cause)
         self.set_state(WorkerState.STARTING)
 

@@ -29,11 +29,41 @@ class WriteOutcome:
     n_bytes: int
 
 
-class MarkMove(NamedTuple):
-    """A compare-and-set of one partition's mark; None is "no mark"."""
+class Mark(NamedTuple):
+    """What the store vouches for: it has the effects of every record below an offset.
 
-    expected: int | None
-    next_offset: int | None
+    Attributes:
+        next_offset: The offset.
+        topic_id: Of the topic that it counts in; a topic that was deleted and made anew under the
+            same name has another. Empty while the broker has told none.
+    """
+
+    next_offset: int
+    topic_id: str = ""
+
+
+class MarkMove(NamedTuple):
+    """A compare-and-set of one partition's mark.
+
+    Attributes:
+        expected: What must be stored for the mark to be set; None is "no mark".
+        wanted: What to set; None only asks what is stored.
+    """
+
+    expected: Mark | None
+    wanted: Mark | None
+
+
+class Standing(NamedTuple):
+    """Where Kafka says that a partition stands.
+
+    Attributes:
+        committed: The group's committed offset, None where it has none.
+        earliest: The first offset that the topic still has.
+    """
+
+    committed: int | None
+    earliest: int
 
 
 class FeatureStore(Protocol):
@@ -59,7 +89,7 @@ class FeatureStore(Protocol):
         """Move a broken history aside, if the store still holds that value (None: no string)."""
         ...
 
-    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
+    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, Mark | None]:
         """Set each mark whose stored value is the expected one; return what is stored then.
 
         Raises:
@@ -67,7 +97,7 @@ class FeatureStore(Protocol):
         """
         ...
 
-    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, Mark | None]:
         """Return each partition's mark, None where there is none."""
         ...
 
@@ -127,12 +157,12 @@ class RecordSource(Protocol):
         """Deliver from these again."""
         ...
 
-    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
-        """Return the group's committed offsets, None where it has none."""
+    def standings(self, partitions: Sequence[Partition]) -> dict[Partition, Standing]:
+        """Ask where partitions stand; one of which the broker knows nothing now is left out."""
         ...
 
-    def earliest(self, partition: Partition) -> int:
-        """Return the first offset that the topic still has."""
+    def topic_ids(self) -> Mapping[str, str]:
+        """Return each topic's id as the broker told it last; asks again in the background."""
         ...
 
     def seek(self, partition: Partition, next_offset: int | None) -> None:

@@ -3,23 +3,54 @@
 The order is the argument: data, then the mark that vouches for it, then the offset. A mark that is
 behind what this worker wrote means that the data it vouched for may be gone too (they share one
 replication stream), so the partition is read again from the mark; merging again changes nothing.
+
+A mark names the id of the topic that it counts in. Where the broker tells another id, the topic
+was deleted and made anew: neither mark nor commit means anything in it, and it is read from its
+earliest record. An id that is not known yet is taken to be the same; a later answer shows if not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from streamer.errors import BrokerUnavailable
 from streamer.metrics import WorkerMetrics
-from streamer.pipeline.ports import FeatureStore, MarkMove, RecordSource
+from streamer.pipeline.ports import FeatureStore, Mark, MarkMove, RecordSource, Standing
 from streamer.pipeline.records import Partition
 from streamer.runtime.progress import Progress
 
+MARK_MISSING: Final = "mark_missing"
+MARK_BEHIND: Final = "mark_behind"
 WRITES_MISSING: Final = "writes_missing"
 """The marks are as we left them, but writes after them are gone."""
+TOPIC_RECREATED: Final = "topic_recreated"
+
+
+@dataclass(slots=True)
+class _Assigned:
+    """A partition of ours.
+
+    Attributes:
+        epoch: Of this assignment, or of the rewind since: a batch vouches for no later one.
+        topic_id: Of the topic that its offsets count in; empty while unknown.
+        is_admitted: Whether it may deliver; before, its mark must be read.
+        rewound_for: Why it is read again, once that is known.
+        mark: As we last saw it.
+        next_offset: Applied, but not yet vouched for.
+        has_said_gap: Whether it was said that the topic no longer holds what should be read.
+    """
+
+    epoch: int
+    topic_id: str = ""
+    is_admitted: bool = False
+    rewound_for: str | None = None
+    mark: Mark | None = None
+    next_offset: int | None = None
+    has_said_gap: bool = False
 
 
 class Checkpoints:
@@ -38,47 +69,50 @@ class Checkpoints:
         self._progress = progress
         self._metrics = metrics
         self._log = log
-        self._waiting: dict[Partition, str | None] = {}
-        """Partitions that deliver nothing until they are admitted; why, if they are rewound."""
+        self._assigned: dict[Partition, _Assigned] = {}
+        self._n_epochs = 0
         self._has_rewound = False
-        self._marks: dict[Partition, int | None] = {}
-        """The mark of each admitted partition, as we last saw it."""
-        self._next_offsets: dict[Partition, int] = {}
-        """Applied, but not yet vouched for."""
 
     @property
     def admitted(self) -> list[Partition]:
         """Partitions that may deliver."""
-        return list(self._marks)
+        return [p for p, assigned in self._assigned.items() if assigned.is_admitted]
 
     @property
     def is_admitting(self) -> bool:
         """Whether any partition waits to be admitted."""
-        return bool(self._waiting)
+        return not all(assigned.is_admitted for assigned in self._assigned.values())
+
+    def epochs(self) -> dict[Partition, int]:
+        """Return what a batch that is polled now may vouch for, for `applied`."""
+        return {partition: self._assigned[partition].epoch for partition in self.admitted}
 
     def assign(self, partitions: Sequence[Partition]) -> None:
         """Let new partitions wait until their marks have been read."""
-        self._waiting.update(dict.fromkeys(partitions))
+        for partition in partitions:
+            self._assigned[partition] = _Assigned(self._next_epoch())
 
     def drop(self, partitions: Sequence[Partition]) -> None:
         """Forget partitions that are no longer ours."""
         for partition in partitions:
-            self._waiting.pop(partition, None)
-            self._marks.pop(partition, None)
-            self._next_offsets.pop(partition, None)
+            self._assigned.pop(partition, None)
         self._progress.end(partitions)
 
-    def applied(self, partition: Partition, next_offset: int, append_time_ms: int | None) -> None:
+    def applied(
+        self, partition: Partition, epoch: int | None, next_offset: int, append_time_ms: int | None
+    ) -> None:
         """Everything of the partition before `next_offset` is in the store.
 
         Args:
             partition: Which.
+            epoch: Of the partition when the batch was polled; it vouches for no later one.
             next_offset: What comes next.
             append_time_ms: When the last record was appended; None where its timestamp is a
                 producer's, which says nothing about what else was appended before.
         """
-        if partition in self._marks:
-            self._next_offsets[partition] = next_offset
+        assigned = self._assigned.get(partition)
+        if assigned is not None and assigned.epoch == epoch:
+            assigned.next_offset = next_offset
             self._progress.apply(partition, next_offset, append_time_ms)
 
     def admit(self) -> bool:
@@ -89,14 +123,20 @@ class Checkpoints:
 
         Raises:
             TransientError: Redis or Kafka did not answer; call again.
+            StoreForgot: Writes are missing; `rewind` is due.
         """
-        waiting = list(self._waiting)
+        waiting = [p for p, assigned in self._assigned.items() if not assigned.is_admitted]
         marks = self._store.read_marks(waiting)
-        committed = self._source.committed(waiting)
+        standings = self._source.standings(waiting)
+        topic_ids = self._source.topic_ids()
         failure: BrokerUnavailable | None = None
         for partition in waiting:
+            if partition not in standings:
+                failure = BrokerUnavailable(f"Kafka does not tell where {_name(partition)} stands")
+                continue
+            told = topic_ids.get(partition.topic, "")
             try:
-                self._admit_one(partition, marks[partition], committed[partition])
+                self._admit_one(partition, marks[partition], standings[partition], told)
             except BrokerUnavailable as error:
                 failure = error  # one without a leader must not stop the others
         if failure is not None:
@@ -104,18 +144,7 @@ class Checkpoints:
         has_rewound, self._has_rewound = self._has_rewound, False
         return has_rewound
 
-    def _admit_one(self, partition: Partition, mark: int | None, commit: int | None) -> None:
-        start = self._start(partition, mark, commit)
-        if mark is None:
-            # Before its first record is applied: what Redis forgets from now on is missed.
-            mark = self._store.move_marks({partition: MarkMove(None, start)})[partition]
-        self._source.seek(partition, start)
-        self._source.resume([partition])
-        self._marks[partition] = mark
-        self._progress.begin(partition, start)
-        self._count_rewind(partition, self._waiting.pop(partition), start)
-
-    def save(self, partitions: Sequence[Partition] | None = None) -> None:
+    def save(self, partitions: Iterable[Partition] | None = None) -> None:
         """Move marks, then store the offsets they vouch for; find out if Redis forgot.
 
         Args:
@@ -125,64 +154,110 @@ class Checkpoints:
             TransientError: Some of it is not done; call again.
             StoreForgot: No mark vouches for what was applied; `rewind` is due.
         """
-        mine = self._marks if partitions is None else set(partitions) & set(self._marks)
-        moves = {p: MarkMove(self._marks[p], self._next_offsets.get(p)) for p in mine}
+        mine = set(self.admitted if partitions is None else partitions) & set(self.admitted)
+        topic_ids = self._source.topic_ids()
+        for partition in sorted(mine):
+            if not self._is_topic_the_same(partition, topic_ids.get(partition.topic, "")):
+                self._begin_rewind(partition, TOPIC_RECREATED)
+                mine.discard(partition)
+        moves = {partition: self._move(self._assigned[partition]) for partition in sorted(mine)}
         stored = self._store.move_marks(moves)
         vouched: dict[Partition, int] = {}
-        for partition, (expected, next_offset) in moves.items():
-            mark = stored[partition]
-            is_ours = mark == (expected if next_offset is None else next_offset)
-            if not is_ours and expected is not None and (mark is None or mark < expected):
-                self._begin_rewind(partition, _cause(mark))
+        for partition, move in moves.items():
+            mark, assigned = stored[partition], self._assigned[partition]
+            if _is_behind(mark, move):
+                self._begin_rewind(partition, MARK_MISSING if mark is None else MARK_BEHIND)
                 continue
-            self._marks[partition] = mark
-            if next_offset is not None and mark is not None and mark >= next_offset:
-                vouched[partition] = next_offset
+            assigned.mark = mark
+            if move.wanted is not None and mark is not None and _vouches(mark, move.wanted):
+                vouched[partition] = move.wanted.next_offset
         self._source.store_offsets(vouched)
         for partition in vouched:
-            del self._next_offsets[partition]
+            self._assigned[partition].next_offset = None
 
     def rewind(self) -> None:
         """Read every partition again from its mark: the store forgot what came after."""
-        for partition in list(self._marks):
+        for partition in self.admitted:
             self._begin_rewind(partition, WRITES_MISSING)
 
     def publish_freshness(self) -> None:
         """Tell readers how fresh each partition is."""
         fresh_ms = self._progress.fresh_ms()
-        self._store.write_fresh({p: ms for p, ms in fresh_ms.items() if p in self._marks})
+        admitted = set(self.admitted)
+        self._store.write_fresh({p: ms for p, ms in fresh_ms.items() if p in admitted})
 
-    def _start(self, partition: Partition, mark: int | None, commit: int | None) -> int:
-        """Return where to read from; if Redis vouches for less than Kafka, lower the commit."""
-        if commit is not None and mark is not None and mark >= commit:
-            return commit
-        earliest = self._source.earliest(partition)
-        if commit is None:
-            return earliest  # Kafka has never heard of this group: everything is yet to be read
-        # Remembered before anything is changed: a second attempt would see the lowered commit.
-        if self._waiting[partition] in {None, WRITES_MISSING}:
-            self._waiting[partition] = _cause(mark)
-        start = earliest if mark is None else max(mark, earliest)
-        if start > (mark or 0):
-            self._log.error(
-                "rewind_incomplete",
-                topic=partition.topic,
-                partition=partition.number,
-                wanted_offset=mark or 0,
-                earliest_offset=earliest,
-                remedy="the topic no longer holds the records between; restore Redis from a copy",
-            )
-        self._source.lower_commit(partition, min(start, commit))
-        return start
+    def _admit_one(
+        self, partition: Partition, mark: Mark | None, standing: Standing, told: str
+    ) -> None:
+        assigned = self._assigned[partition]
+        assigned.topic_id = told or (mark.topic_id if mark else "")
+        is_same_topic = mark is None or _is_same_id(mark.topic_id, told)
+        vouched = mark.next_offset if mark is not None and is_same_topic else None
+        start, cause = _start(vouched, standing)
+        if not is_same_topic:
+            start, cause = standing.earliest, TOPIC_RECREATED
+        if cause is not None and assigned.rewound_for in {None, WRITES_MISSING}:
+            # Remembered before anything is changed: a second attempt would see a lowered commit.
+            assigned.rewound_for = cause
+        self._say_gap(partition, vouched, standing)
+        is_lower = standing.committed is not None and start < standing.committed
+        if is_lower or assigned.rewound_for == TOPIC_RECREATED:
+            self._source.lower_commit(partition, start)
+        if vouched is None:
+            # Before its first record is applied: what Redis forgets from now on is missed.
+            wanted = MarkMove(mark, Mark(start, assigned.topic_id))
+            mark = self._store.move_marks({partition: wanted})[partition]
+        self._source.seek(partition, start)
+        self._source.resume([partition])
+        assigned.mark, assigned.is_admitted = mark, True
+        self._progress.begin(partition, start)
+        self._count_rewind(partition, assigned, start)
+
+    def _is_topic_the_same(self, partition: Partition, told: str) -> bool:
+        """Compare what the broker tells with what we know, and learn it where we do not."""
+        assigned = self._assigned[partition]
+        if not _is_same_id(assigned.topic_id, told):
+            return False
+        assigned.topic_id = assigned.topic_id or told
+        return True
+
+    def _move(self, assigned: _Assigned) -> MarkMove:
+        if assigned.next_offset is None:
+            return MarkMove(assigned.mark, None)
+        return MarkMove(assigned.mark, Mark(assigned.next_offset, assigned.topic_id))
 
     def _begin_rewind(self, partition: Partition, cause: str) -> None:
-        self._marks.pop(partition, None)
-        self._next_offsets.pop(partition, None)
-        self._waiting[partition] = cause
+        self._assigned[partition] = _Assigned(self._next_epoch(), rewound_for=cause)
         # If this fails, records come that vouch for nothing, until the partition is admitted.
         self._source.pause([partition])
 
-    def _count_rewind(self, partition: Partition, cause: str | None, next_offset: int) -> None:
+    def _next_epoch(self) -> int:
+        self._n_epochs += 1
+        return self._n_epochs
+
+    def _say_gap(self, partition: Partition, vouched: int | None, standing: Standing) -> None:
+        """Say loudly that the topic no longer holds records that should be read now."""
+        assigned = self._assigned[partition]
+        cause = assigned.rewound_for
+        if cause == TOPIC_RECREATED:
+            return  # of the new topic nothing has been read yet
+        wanted = standing.committed if cause is None else vouched or 0
+        if wanted is None or wanted >= standing.earliest or assigned.has_said_gap:
+            return
+        assigned.has_said_gap = True
+        self._metrics.records_expired.labels(partition.topic).inc(standing.earliest - wanted)
+        self._log.error(
+            "records_expired" if cause is None else "rewind_incomplete",
+            topic=partition.topic,
+            partition=partition.number,
+            wanted_offset=wanted,
+            earliest_offset=standing.earliest,
+            remedy="the topic no longer holds the records between; "
+            + ("keep them longer" if cause is None else "restore Redis from a copy"),
+        )
+
+    def _count_rewind(self, partition: Partition, assigned: _Assigned, next_offset: int) -> None:
+        cause, assigned.rewound_for = assigned.rewound_for, None
         if cause is None:
             return
         self._has_rewound = True
@@ -196,5 +271,36 @@ class Checkpoints:
         )
 
 
-def _cause(mark: int | None) -> str:
-    return "mark_missing" if mark is None else "mark_behind"
+def _start(vouched: int | None, standing: Standing) -> tuple[int, str | None]:
+    """Return where to read from, and why that is a rewind, if Redis vouches for less than Kafka."""
+    earliest, committed = standing.earliest, standing.committed
+    if committed is None:
+        return earliest, None  # Kafka has never heard of this group: everything is yet to be read
+    if vouched is None:
+        return earliest, MARK_MISSING
+    if vouched < committed:
+        return max(vouched, earliest), MARK_BEHIND
+    return max(committed, earliest), None
+
+
+def _is_behind(stored: Mark | None, move: MarkMove) -> bool:
+    """Whether the store holds less than this worker has put there: it forgot."""
+    if move.expected is None or stored == (move.wanted or move.expected):
+        return False  # nothing was put there, or it is there; also where it lowers the mark
+    return stored is None or (
+        _is_same_id(stored.topic_id, move.expected.topic_id)
+        and stored.next_offset < move.expected.next_offset
+    )
+
+
+def _vouches(stored: Mark, wanted: Mark) -> bool:
+    return stored.next_offset >= wanted.next_offset and stored.topic_id == wanted.topic_id
+
+
+def _name(partition: Partition) -> str:
+    return f"{partition.topic}/{partition.number}"
+
+
+def _is_same_id(known: str, told: str) -> bool:
+    """An id that nobody has told yet is taken to be the same."""
+    return not known or not told or known == told

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Final, TypeVar
 
 import structlog
@@ -61,6 +61,7 @@ class LoopParts:
     checkpoints: Checkpoints
     live_model: Callable[[], LiveModel | None]
     observer: LoopObserver
+    jitter: Random
 
 
 class WorkerLoop:
@@ -78,8 +79,6 @@ class WorkerLoop:
         self._settings = settings
         self._log = log
         self._decoder = Decoder()
-        self._assignments: Counter[Partition] = Counter()
-        """How often each partition was assigned: a batch must not vouch for a later assignment."""
         self._next_checkpoint_at = 0.0
         self._next_admission_at = 0.0
         self._is_store_down = False
@@ -88,6 +87,7 @@ class WorkerLoop:
             lambda: parts.checkpoints.admitted,
             parts.observer,
             settings.drain_timeout_seconds,
+            parts.jitter,
             log,
         )
 
@@ -114,6 +114,7 @@ class WorkerLoop:
     def turn(self) -> None:
         """One round: admit partitions, learn one batch, vouch for what is done."""
         self._retrying.be_alive()
+        self._retrying.release()  # where that failed, nothing would ever come to try it again
         if self._checkpoints.is_admitting and time.monotonic() >= self._next_admission_at:
             self._admit()
         records = self._poll()
@@ -142,7 +143,7 @@ class WorkerLoop:
 
     def _learn(self, records: Sequence[Record]) -> None:
         """Bring one batch into the store; every step may be repeated, none is skipped."""
-        assignments = {record.partition: self._assignments[record.partition] for record in records}
+        epochs = self._checkpoints.epochs()
         with self._observer.stage("decode"):
             decoded = self._decoder.decode(records)
         unfinished = records
@@ -158,9 +159,12 @@ class WorkerLoop:
             self._observer.abandoned(unfinished)
             raise
         for record in _last_of_each_partition(records):
-            if assignments[record.partition] == self._assignments[record.partition]:
-                append_time_ms = record.timestamp_ms if record.is_append_time else None
-                self._checkpoints.applied(record.partition, record.offset + 1, append_time_ms)
+            self._checkpoints.applied(
+                record.partition,
+                epochs.get(record.partition),
+                record.offset + 1,
+                record.timestamp_ms if record.is_append_time else None,
+            )
 
     def _bury(self, rejected: Sequence[Rejected]) -> None:
         """Return when every dead letter is safe."""
@@ -227,7 +231,6 @@ class WorkerLoop:
 
     def on_assigned(self, partitions: Sequence[Partition]) -> None:
         """New partitions stay paused until their marks have been read."""
-        self._assignments.update(partitions)
         self._checkpoints.assign(partitions)
         self._observer.rebalanced("assigned", partitions, self._source.owned)
 
@@ -247,7 +250,6 @@ class WorkerLoop:
             self._retrying.fail_for_good(code)
 
     def _leave(self, kind: str, partitions: Sequence[Partition]) -> None:
-        self._assignments.update(partitions)
         self._checkpoints.drop(partitions)
         owned = self._source.owned - set(partitions)
         self._observer.rebalanced(kind, partitions, owned)

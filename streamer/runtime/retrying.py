@@ -40,6 +40,7 @@ class Retrying:
         admitted: Callable[[], Sequence[Partition]],
         observer: LoopObserver,
         drain_timeout_seconds: float,
+        jitter: random.Random,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """Keep the parts.
@@ -49,6 +50,7 @@ class Retrying:
             admitted: Which partitions may deliver when all is well.
             observer: Told of every failure, and that the loop is alive.
             drain_timeout_seconds: How long a stopping worker goes on trying.
+            jitter: Spreads the retries of many workers.
             log: Told when things are well again.
         """
         self._source = source
@@ -56,7 +58,7 @@ class Retrying:
         self._observer = observer
         self._drain_timeout_seconds = drain_timeout_seconds
         self._log = log
-        self._random = random.Random()
+        self._jitter = jitter
         self._give_up_at: float | None = None
         self._held_since: float | None = None
         self._fatal_code: str | None = None
@@ -106,9 +108,9 @@ class Retrying:
                 self._observer.failed(error, attempt)
                 self.hold()
                 bound = FIRST_BACK_OFF_SECONDS * 2 ** min(attempt - 1, MAX_DOUBLINGS)
-                self.stay(self._random.uniform(bound / 2, bound))
+                self.stay(self._jitter.uniform(bound / 2, bound))
             else:
-                self._release()
+                self.release()
                 return result
 
     def stay(self, seconds: float) -> None:
@@ -144,14 +146,15 @@ class Retrying:
         except BrokerUnavailable as error:
             self._observer.failed(error, 1)  # records that come meanwhile wait in the backlog
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let them deliver again; where that fails, it must be called again."""
         if self._held_since is None:
             return
         try:
             self._source.resume(self._admitted())
         except BrokerUnavailable as error:
             self._observer.failed(error, 1)
-            return  # still held; the next success tries again
+            return
         self._log.info("resumed", held_seconds=round(time.monotonic() - self._held_since, 3))
         self._held_since = None
         self._observer.state(WorkerState.RUNNING)

@@ -77,6 +77,7 @@ class Updater:
         dtype: FeatureDtype,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        jitter: random.Random,
     ) -> None:
         """Wire the parts.
 
@@ -86,13 +87,14 @@ class Updater:
             dtype: Of the stored vectors.
             clock: Seconds since the epoch.
             sleep: Waits for some seconds; used between conflicts only.
+            jitter: Spreads the retries of writers that conflict.
         """
         self._store = store
         self._cache = cache
         self._dtype = dtype
         self._clock = clock
         self._sleep = sleep
-        self._random = random.Random()
+        self._jitter = jitter
         self._refolding: LiveModel | None = None
         self._to_refold: list[str] = []
 
@@ -119,7 +121,7 @@ class Updater:
             report.n_conflicts += len(outcome.conflicts)
             if conflict_round:  # the first retry is at once: usually it was a stale cache
                 bound = min(MAX_BACK_OFF_SECONDS, 0.002 * 2**conflict_round)
-                self._sleep(self._random.uniform(0, bound))
+                self._sleep(self._jitter.uniform(0, bound))
             rows = np.array(sorted(outcome.conflicts), np.intp)
             user_ids = [user_ids[row] for row in rows.tolist()]
             arrived = arrived.of_users(rows)

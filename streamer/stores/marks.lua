@@ -7,7 +7,10 @@ redis.call('PEXPIRE', KEYS[2], 86400000)
 local stored = {}
 for arg = 2, #ARGV, 3 do
   local current = redis.call('HGET', KEYS[1], ARGV[arg])
-  if not tonumber(current) then current = false end  -- a foreign value vouches for nothing
+  -- A foreign value vouches for nothing.
+  if not string.match(current or '', '^%d+$') and not string.match(current or '', '^%d+ [!-~]+$') then
+    current = false
+  end
   if (current or '') == ARGV[arg + 1] and ARGV[arg + 2] ~= '' and current ~= ARGV[arg + 2] then
     current = ARGV[arg + 2]
     redis.call('HSET', KEYS[1], ARGV[arg], current)

@@ -16,7 +16,7 @@ from uuid import uuid4
 import redis
 
 from streamer.errors import StoreForgot
-from streamer.pipeline.ports import MarkMove, WriteOutcome
+from streamer.pipeline.ports import Mark, MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
 from streamer.stores.client import store_errors
@@ -33,6 +33,7 @@ from streamer.stores.keys import (
 )
 
 VARIANT_NAME: Final = re.compile(rb"[a-z0-9_-]{1,32}")
+MARK: Final = re.compile(rb"(\d{1,19})(?: ([!-~]{1,64}))?")
 MAX_USERS_PER_CALL: Final = 500
 DAY_MS: Final = 86_400_000
 
@@ -144,26 +145,25 @@ class RedisStore:
             [key, quarantine_key(key)], [value or b"", 1 if value is None else 0]
         )
 
-    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, int | None]:
+    def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, Mark | None]:
         """Compare and set each mark; return what is stored then."""
         if not moves:
             return {}
         args: list[bytes | int | str] = [self._acknowledged]
         for partition, move in moves.items():
             args.append(partition_field(self._group_id, partition))
-            args.append("" if move.expected is None else move.expected)
-            args.append("" if move.next_offset is None else move.next_offset)
+            args += (encode_mark(move.expected), encode_mark(move.wanted))
         stored = self._remembering(self._scripts["marks"]([MARKS, self._sequence_key], args))
-        return dict(zip(moves, map(_offset, stored), strict=True))
+        return dict(zip(moves, map(decode_mark, stored), strict=True))
 
-    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
+    def read_marks(self, partitions: Sequence[Partition]) -> dict[Partition, Mark | None]:
         """Return each partition's mark, None where there is none."""
         if not partitions:
             return {}
         fields = [partition_field(self._group_id, partition) for partition in partitions]
         with store_errors():
             stored = self._execute("HMGET", MARKS, *fields)
-        return dict(zip(partitions, map(_offset, stored), strict=True))
+        return dict(zip(partitions, map(decode_mark, stored), strict=True))
 
     def write_fresh(self, fresh_ms: Mapping[Partition, int]) -> None:
         """Publish the time before which everything appended is readable, by partition."""
@@ -237,8 +237,12 @@ class _Script:
                 return self._execute("EVAL", self._source, len(keys), *keys, *args)
 
 
-def _offset(stored: bytes | None) -> int | None:
-    try:
-        return None if stored is None else int(stored)
-    except ValueError:
-        return None  # a foreign value vouches for nothing
+def encode_mark(mark: Mark | None) -> str:
+    """Return ``OFFSET TOPIC_ID``, or ``OFFSET`` alone without an id; empty for no mark."""
+    return "" if mark is None else f"{mark.next_offset} {mark.topic_id}".rstrip()
+
+
+def decode_mark(stored: bytes | None) -> Mark | None:
+    """Return the mark that is stored; a foreign value vouches for nothing."""
+    found = None if stored is None else MARK.fullmatch(stored)
+    return None if found is None else Mark(int(found[1]), (found[2] or b"").decode())

@@ -18,7 +18,7 @@ from waiting import eventually
 from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
-from streamer.pipeline.ports import MarkMove
+from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
 from streamer.stores import MemoryStore, RedisStore, connect
@@ -329,27 +329,41 @@ class FeatureStoreContract:
     def test_a_mark_moves_from_none_to_a_number_and_on(self, bench):
         store = bench.store
         assert store.read_marks([P0, P1]) == {P0: None, P1: None}
-        assert store.move_marks({P0: MarkMove(None, 5)}) == {P0: 5}
-        assert store.move_marks({P0: MarkMove(5, 12), P1: MarkMove(None, 0)}) == {P0: 12, P1: 0}
-        assert store.move_marks({P0: MarkMove(12, 7)}) == {P0: 7}  # a rewind
-        assert store.read_marks([P1, P0]) == {P1: 0, P0: 7}
+        assert store.move_marks({P0: MarkMove(None, Mark(5))}) == {P0: Mark(5)}
+        assert store.move_marks({P0: MarkMove(Mark(5), Mark(12)), P1: MarkMove(None, Mark(0))}) == {
+            P0: Mark(12),
+            P1: Mark(0),
+        }
+        assert store.move_marks({P0: MarkMove(Mark(12), Mark(7))}) == {P0: Mark(7)}  # a rewind
+        assert store.read_marks([P1, P0]) == {P1: Mark(0), P0: Mark(7)}
 
     def test_a_mark_that_is_not_the_expected_one_stays_and_is_returned(self, bench):
         store = bench.store
-        store.move_marks({P0: MarkMove(None, 5)})
-        assert store.move_marks({P0: MarkMove(None, 9)}) == {P0: 5}
-        assert store.move_marks({P0: MarkMove(4, 9), P1: MarkMove(4, 9)}) == {P0: 5, P1: None}
-        assert store.read_marks([P0, P1]) == {P0: 5, P1: None}
+        store.move_marks({P0: MarkMove(None, Mark(5))})
+        assert store.move_marks({P0: MarkMove(None, Mark(9))}) == {P0: Mark(5)}
+        assert store.move_marks(
+            {P0: MarkMove(Mark(4), Mark(9)), P1: MarkMove(Mark(4), Mark(9))}
+        ) == {P0: Mark(5), P1: None}
+        assert store.read_marks([P0, P1]) == {P0: Mark(5), P1: None}
+
+    def test_a_mark_of_another_topic_is_another_mark(self, bench):
+        store = bench.store
+        old, new = Mark(5, "hQMzg5frS/WPWZwYgmbnjg"), Mark(0, "9i8Q5pPpRD6CC4gsnetk9g")
+        assert store.move_marks({P0: MarkMove(None, old)}) == {P0: old}
+        assert store.move_marks({P0: MarkMove(Mark(5), new)}) == {P0: old}
+        assert store.move_marks({P0: MarkMove(Mark(5, new.topic_id), new)}) == {P0: old}
+        assert store.move_marks({P0: MarkMove(old, new)}) == {P0: new}
+        assert store.read_marks([P0]) == {P0: new}
 
     def test_a_mark_can_be_asked_for_without_moving_it(self, bench):
         store = bench.store
-        store.move_marks({P0: MarkMove(None, 5)})
-        assert store.move_marks({P0: MarkMove(5, None)}) == {P0: 5}
-        assert store.move_marks({P0: MarkMove(4, None), P1: MarkMove(None, None)}) == {
-            P0: 5,
+        store.move_marks({P0: MarkMove(None, Mark(5))})
+        assert store.move_marks({P0: MarkMove(Mark(5), None)}) == {P0: Mark(5)}
+        assert store.move_marks({P0: MarkMove(Mark(4), None), P1: MarkMove(None, None)}) == {
+            P0: Mark(5),
             P1: None,
         }
-        assert store.read_marks([P0, P1]) == {P0: 5, P1: None}
+        assert store.read_marks([P0, P1]) == {P0: Mark(5), P1: None}
 
     def test_freshness_is_kept_by_partition(self, bench):
         bench.store.write_fresh({P0: NOON_MS, P1: NOON_MS + 1})
@@ -403,7 +417,7 @@ class FeatureStoreContract:
         # Said once: what comes next starts anew.
         bench.store.write(user_writes(Row("ben", ABSENT, state.to_bytes())))
         assert bench.store.read_histories(["ann", "ben"]) == [None, state.to_bytes()]
-        bench.store.move_marks({P0: MarkMove(None, 5)})
+        bench.store.move_marks({P0: MarkMove(None, Mark(5))})
         with_ben = bench.copy()
         bench.store.write(user_writes(Row("cleo", ABSENT, state.to_bytes())))
         with_ben()
@@ -412,22 +426,22 @@ class FeatureStoreContract:
 
     def test_no_mark_moves_after_acknowledged_writes_were_lost(self, bench):
         state = watched("x")
-        bench.store.move_marks({P0: MarkMove(None, 5)})
+        bench.store.move_marks({P0: MarkMove(None, Mark(5))})
         bench.store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
         restore = bench.copy()
         bench.store.write(user_writes(Row("ben", ABSENT, state.to_bytes())))
         restore()
         with pytest.raises(StoreForgot):
-            bench.store.move_marks({P0: MarkMove(5, 9)})
-        assert bench.store.read_marks([P0]) == {P0: 5}
-        assert bench.store.move_marks({P0: MarkMove(5, 9)}) == {P0: 9}
+            bench.store.move_marks({P0: MarkMove(Mark(5), Mark(9))})
+        assert bench.store.read_marks([P0]) == {P0: Mark(5)}
+        assert bench.store.move_marks({P0: MarkMove(Mark(5), Mark(9))}) == {P0: Mark(9)}
 
     def test_a_store_that_remembers_everything_never_says_otherwise(self, bench):
         state, rival = watched("x"), bench.another()
         for _ in range(3):
             for store in (bench.store, rival):
                 store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
-                store.move_marks({P0: MarkMove(None, 5)})
+                store.move_marks({P0: MarkMove(None, Mark(5))})
                 store.read_histories(["ann"])
         bench.copy()()  # as after a restart that kept everything
         bench.store.write(user_writes(Row("ann", state.digest)))
@@ -439,7 +453,7 @@ class MemoryBench:
         self.store = MemoryStore()
 
     def another(self):
-        return self.store
+        return MemoryStore(self.store.state)
 
     def value(self, key):
         return self.store.values.get(key)
@@ -448,7 +462,7 @@ class MemoryBench:
         self.store.values[key] = value
 
     def use_variant(self, variant):
-        self.store.variants.add(variant)
+        self.store.state.variants.add(variant)
 
     def fresh_ms(self):
         return self.store.fresh_ms
@@ -458,12 +472,8 @@ class MemoryBench:
 
     def copy(self):
         store = self.store
-        then = dict(store.values), dict(store.marks), store.sequence
-
-        def restore():
-            store.values, store.marks, store.sequence = dict(then[0]), dict(then[1]), then[2]
-
-        return restore
+        then = store.state.copy()
+        return lambda: store.state.forget(then)
 
 
 class TestMemoryStore(FeatureStoreContract):
@@ -541,7 +551,7 @@ class TestRedisStore(FeatureStoreContract):
         assert bench.n_calls("eval") == 0
 
     def test_marks_and_freshness_are_where_the_design_says(self, bench):
-        bench.store.move_marks({P0: MarkMove(None, 5)})
+        bench.store.move_marks({P0: MarkMove(None, Mark(5))})
         bench.store.write_fresh({P0: NOON_MS})
         field = f"{bench.group_id}/play-events/0".encode()
         assert MARKS == "st:mark:{00}"
@@ -611,12 +621,12 @@ class TestRedisStore(FeatureStoreContract):
             row = Row(user, ABSENT, state.to_bytes())
             assert bench.store.write(user_writes(row)).conflicts == {}
             bench.client.script_flush()
-            bench.store.move_marks({P0: MarkMove(None, 5)})
+            bench.store.move_marks({P0: MarkMove(None, Mark(5))})
             bench.put(oracle.history_key("cleo"), b"broken")
             bench.client.script_flush()
             bench.store.quarantine("cleo", b"broken")
         assert bench.store.read_histories(["ann", "ben", "cleo"]) == [state.to_bytes()] * 2 + [None]
-        assert bench.store.read_marks([P0]) == {P0: 5}
+        assert bench.store.read_marks([P0]) == {P0: Mark(5)}
 
 
 # --- a Redis that does not answer ----------------------------------------------------------------
@@ -626,7 +636,7 @@ CALLS = {
     "write": lambda store: store.write(user_writes(Row("ann", ABSENT, watched("x").to_bytes()))),
     "forget": lambda store: store.write(user_writes(forget("ann", watched("x")))),
     "quarantine": lambda store: store.quarantine("ann", b"broken"),
-    "move_marks": lambda store: store.move_marks({P0: MarkMove(None, 5)}),
+    "move_marks": lambda store: store.move_marks({P0: MarkMove(None, Mark(5))}),
     "read_marks": lambda store: store.read_marks([P0]),
     "write_fresh": lambda store: store.write_fresh({P0: NOON_MS}),
 }

@@ -8,6 +8,7 @@ from unit.test_runtime_fakes import FakeSource
 
 from streamer.kafka.source import KafkaSource
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
+from streamer.pipeline.ports import Standing
 from streamer.pipeline.records import Partition
 
 LIMIT_SECONDS = 20.0
@@ -57,6 +58,11 @@ class Bench:
             records += batch
             assert time.monotonic() < deadline, records
         return [(record.partition.number, record.offset) for record in records]
+
+    def committed(self, source):
+        """Return the committed offsets."""
+        standings = source.standings(self.partitions)
+        return {partition: standings[partition].committed for partition in self.partitions}
 
     def nothing_comes(self, source):
         return all(source.poll(100, 0.02) == [] for _ in range(10))
@@ -119,13 +125,14 @@ class RecordSourceContract:
         source, _ = bench.join()
         first, second = bench.partitions
         nowhere = Partition(first.topic, 99)
-        assert source.committed(bench.partitions) == {first: None, second: None}
+        assert source.standings([first, nowhere]) == {first: Standing(None, 0)}
+        assert bench.committed(source) == {first: None, second: None}
         source.resume(bench.partitions)
         bench.read(source, 10)
         source.store_offsets({first: 4, nowhere: 7})
         source.close()
         source, _ = bench.join()
-        assert source.committed(bench.partitions) == {first: 4, second: None}
+        assert bench.committed(source) == {first: 4, second: None}
         source.resume(bench.partitions)
         found = bench.read(source, 6)
         assert in_order(found, 0) == [4]
@@ -140,7 +147,7 @@ class RecordSourceContract:
         source.store_offsets({first: 5, second: 5})
         source.close()
         source, _ = bench.join()
-        assert source.earliest(first) == 0
+        assert source.standings([first]) == {first: Standing(5, 0)}
         source.lower_commit(first, 2)
         source.seek(first, 2)
         source.resume(bench.partitions)
@@ -148,7 +155,18 @@ class RecordSourceContract:
         source.store_offsets({first: 3})
         source.close()
         source, _ = bench.join()
-        assert source.committed(bench.partitions) == {first: 3, second: 5}
+        assert bench.committed(source) == {first: 3, second: 5}
+        source.close()
+
+    def test_a_topic_has_an_id_of_which_one_hears_without_waiting(self, bench):
+        source, _ = bench.join()
+        topic = bench.partitions[0].topic
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not (told := dict(source.topic_ids())):
+            assert time.monotonic() < deadline
+            source.wait(0.02)
+        assert told.keys() == {topic}
+        assert 16 <= len(told[topic]) <= 64
         source.close()
 
     def test_closing_twice_is_closing_once(self, bench):
@@ -166,6 +184,8 @@ class FakeBench(Bench):
     def open(self):
         source, listener = FakeSource(), Listener()
         source.committed_offsets = self._committed
+        source.ids = {"play-events": "dyaXjV-zRQqJqxzkBfDVWA"}
+        source.leaderless = {Partition("play-events", 99)}
         for partition in self.partitions:
             source.append(partition, *[b"value"] * 5)
         source.subscribe(listener)

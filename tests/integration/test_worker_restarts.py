@@ -70,13 +70,10 @@ def test_two_workers_share_the_partitions_and_one_takes_over_when_the_other_drai
     assert third.counts() == (1, 1, 0, 0)  # nothing is read again
 
 
-@pytest.mark.xfail(
-    reason="not built yet: a worker does not compare topic ids (docs/ARCHITECTURE.md, known gaps)",
-    strict=True,
-)
-def test_topics_that_were_made_anew_are_read_from_their_beginning(deployment):
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_topics_that_were_made_anew_are_read_from_their_beginning(deployment, protocol):
     """Old offsets mean nothing in them, however far they reach."""
-    worker = deployment.start_worker()
+    worker = deployment.start_worker(kafka__group_protocol=protocol)
     deployment.produce(some_traffic(15, 200))
     deployment.wait_until_counted(worker)
     with frozen(worker.process.pid):  # it must not see the time between
@@ -86,6 +83,14 @@ def test_topics_that_were_made_anew_are_read_from_their_beginning(deployment):
         eventually(lambda: missing_topics(deployment.admin, topics) == topics)
         deployment.create_topics()
         deployment.produce(some_traffic(16, 800))
-    eventually(lambda: worker.counts()[0] >= 1000, 10)
     deployment.wait_until_learned()
+    eventually(lambda: worker.total("rewinds_total", cause="topic_recreated") == 4)
+    ends = {(topic, n): e for topic in topics for n, e in deployment.end_offsets(topic).items()}
+    eventually(lambda: deployment.committed() == ends)
     assert worker.terminate() == 0
+
+    restarted = deployment.start_worker(kafka__group_protocol=protocol)
+    deployment.produce([sent("play", 1, event("play_stop", 1, "title-new"))])
+    eventually(lambda: sum(restarted.counts()[1:]) >= 1)
+    assert restarted.counts() == (1, 1, 0, 0)  # what is committed counts in the new topic
+    assert not restarted.total("rewinds_total")

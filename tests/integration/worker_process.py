@@ -26,7 +26,10 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     KafkaException,
     Producer,
+    TopicCollection,
+    TopicPartition,
 )
+from confluent_kafka.admin import OffsetSpec
 from waiting import eventually
 
 from streamer.dev.faults import FAULTS
@@ -295,6 +298,16 @@ class Deployment:
         for record in self.produced:
             ends[record.place] = max(ends.get(record.place, 0), record.offset + 1)
         return ends
+
+    def end_offsets(self, topic):
+        """Return the offset after the last record of each partition, as the broker tells it."""
+        description = self.admin.describe_topics(TopicCollection([topic]))[topic].result(10)
+        latest = {
+            TopicPartition(topic, partition.id): OffsetSpec.latest()
+            for partition in description.partitions
+        }
+        answers = self.admin.list_offsets(latest)
+        return {tp.partition: future.result(10).offset for tp, future in answers.items()}
 
     def committed(self):
         """Return the group's committed offsets by (topic, partition), where it has some."""

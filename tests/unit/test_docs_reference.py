@@ -138,7 +138,8 @@ def test_links_lead_somewhere(name):
             continue
         page, _, anchor = target.partition("#")
         assert not page or (REFERENCE / page).exists(), f"{name}: {target}"
-        headings = re.findall(r"^#+ (.+)$", PAGES[page or name], re.MULTILINE)
+        text = (REFERENCE / page).read_text() if page else PAGES[name]
+        headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
         assert not anchor or anchor in map(slug, headings), f"{name}: {target}"
 
 

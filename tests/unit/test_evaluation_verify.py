@@ -1,3 +1,5 @@
+from random import Random
+
 import numpy as np
 import pytest
 from worlds import NOW_MS, event, live_model, records
@@ -26,7 +28,7 @@ LOG = records(
 def store():
     store = MemoryStore()
     updater = Updater(
-        store, HistoryCache(10), FeatureDtype.F16, lambda: NOW_MS / 1000, lambda _: None
+        store, HistoryCache(10), FeatureDtype.F16, lambda: NOW_MS / 1000, lambda _: None, Random(7)
     )
     decoded = Decoder().decode(LOG)
     updater.apply(decoded.user_ids, decoded.arrived, LIVE)

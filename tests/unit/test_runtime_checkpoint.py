@@ -12,6 +12,7 @@ from unit.test_runtime_fakes import (
 
 from streamer.errors import BrokerUnavailable, StoreUnavailable
 from streamer.metrics import WorkerMetrics
+from streamer.pipeline.ports import Mark
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.progress import Progress
 
@@ -49,14 +50,21 @@ class Bench:
     def begin(self, *partitions, mark=None, commit=None):
         for partition in partitions:
             if mark is not None:
-                self.store.marks[partition] = mark
+                self.store.vouch(mark, partition)
             if commit is not None:
                 self.source.committed_offsets[partition] = commit
         self.source.assign(*partitions)
         return self.checkpoints.admit()
 
+    def begin_in_two(self, *partitions, **standing):
+        """Begin although the first attempt to admit the partitions fails."""
+        with pytest.raises(BrokerUnavailable):
+            self.begin(*partitions, **standing)
+        return self.checkpoints.admit()
+
     def apply(self, partition, next_offset, append_time_ms=NOON_MS):
-        self.checkpoints.applied(partition, next_offset, append_time_ms)
+        epoch = self.checkpoints.epochs().get(partition)
+        self.checkpoints.applied(partition, epoch, next_offset, append_time_ms)
 
     def rewinds(self):
         return {
@@ -99,7 +107,7 @@ def test_a_partition_of_a_new_group_begins_with_the_earliest_record(bench):
     assert bench.source.positions[PLAYS] == 40
     assert PLAYS not in bench.source.paused
     assert bench.checkpoints.admitted == [PLAYS]
-    assert bench.store.marks == {PLAYS: 40}  # what Redis forgets from now on is missed
+    assert bench.store.vouched == {PLAYS: 40}  # what Redis forgets from now on is missed
     assert bench.source.stored == {}
     assert bench.source.lowered == []
     assert bench.rewinds() == NO_REWINDS
@@ -129,7 +137,7 @@ def test_a_mark_ahead_of_the_commit_means_that_records_are_only_repeated(bench):
     assert bench.rewinds() == NO_REWINDS
     bench.apply(PLAYS, 40)  # still behind the old mark: the mark goes back with us
     bench.checkpoints.save()
-    assert bench.store.marks[PLAYS] == 40
+    assert bench.store.vouched[PLAYS] == 40
     assert bench.source.stored[PLAYS] == 40
 
 
@@ -175,7 +183,7 @@ def test_marks_move_before_the_offsets_they_vouch_for_are_stored(bench):
     bench.checkpoints.save()
     names = [entry[0] for entry in bench.journal]
     assert names == ["mark", "mark", "store", "store"]
-    assert bench.source.stored == bench.store.marks == {PLAYS: 10, BROWSES: 20}
+    assert bench.source.stored == bench.store.vouched == {PLAYS: 10, BROWSES: 20}
 
 
 def test_nothing_is_stored_while_marks_cannot_move_and_all_of_it_later(bench):
@@ -192,7 +200,7 @@ def test_nothing_is_stored_while_marks_cannot_move_and_all_of_it_later(bench):
 def test_a_mark_whose_answer_was_lost_is_no_rewind(bench):
     bench.begin(PLAYS)
     bench.apply(PLAYS, 10)
-    bench.store.marks[PLAYS] = 10  # the move arrived, its answer did not
+    bench.store.vouch(10, PLAYS)  # the move arrived, its answer did not
     bench.checkpoints.save()
     assert bench.source.stored == {PLAYS: 10}
     assert bench.rewinds() == NO_REWINDS
@@ -202,7 +210,7 @@ def test_a_worker_that_applied_nothing_stores_nothing(bench):
     bench.begin(PLAYS, mark=30, commit=30)
     bench.checkpoints.save()
     assert bench.source.stored == {}
-    assert bench.store.marks == {PLAYS: 30}
+    assert bench.store.vouched == {PLAYS: 30}
 
 
 def test_an_offset_is_stored_once(bench):
@@ -228,7 +236,7 @@ def test_a_mark_that_goes_back_while_we_run_stops_the_partition_until_it_is_rewo
     bench.apply(PLAYS, 30)
     del bench.store.marks[PLAYS]
     if mark is not None:
-        bench.store.marks[PLAYS] = mark
+        bench.store.vouch(mark, PLAYS)
     bench.checkpoints.save()
     assert bench.source.stored[PLAYS] == 10  # and not 30
     assert PLAYS in bench.source.paused
@@ -243,12 +251,24 @@ def test_a_mark_that_goes_back_while_we_run_stops_the_partition_until_it_is_rewo
     assert sum(bench.rewinds().values()) == 1
 
 
+@pytest.mark.parametrize("mark", [None, 5])
+def test_a_mark_that_goes_back_is_missed_also_while_nothing_comes(bench, mark):
+    bench.begin(PLAYS, mark=10, commit=10)
+    del bench.store.marks[PLAYS]
+    if mark is not None:
+        bench.store.vouch(mark, PLAYS)
+    bench.checkpoints.save()
+    assert bench.checkpoints.is_admitting
+    bench.checkpoints.admit()
+    assert bench.source.positions[PLAYS] == (mark or 0)
+
+
 def test_after_a_rewind_offsets_grow_again_from_the_lowered_one(bench):
     bench.begin(PLAYS, commit=50)
     bench.apply(PLAYS, 10)
     bench.checkpoints.save()
     bench.source.commit()
-    assert bench.store.marks[PLAYS] == 10
+    assert bench.store.vouched[PLAYS] == 10
     assert bench.source.stored[PLAYS] == 10
     bench.apply(PLAYS, 60)
     bench.checkpoints.save()
@@ -263,14 +283,14 @@ def test_a_lower_commit_that_was_lost_is_made_good_by_whoever_comes_next(bench):
     bench.apply(PLAYS, 10)
     bench.checkpoints.save()
     other = Bench(bench.store)
-    assert other.begin(PLAYS, mark=bench.store.marks[PLAYS], commit=50) is True
+    assert other.begin(PLAYS, mark=bench.store.vouched[PLAYS], commit=50) is True
     assert other.source.positions[PLAYS] == 10
 
 
 def test_a_mark_that_a_zombie_moved_ahead_of_ours_vouches_for_ours_too(bench):
     bench.begin(PLAYS)
     bench.apply(PLAYS, 10)
-    bench.store.marks[PLAYS] = 25
+    bench.store.vouch(25, PLAYS)
     bench.checkpoints.save()
     assert bench.source.stored == {PLAYS: 10}
     assert bench.rewinds() == NO_REWINDS
@@ -279,12 +299,12 @@ def test_a_mark_that_a_zombie_moved_ahead_of_ours_vouches_for_ours_too(bench):
 def test_a_mark_that_a_zombie_moved_only_part_of_the_way_vouches_with_the_next_save(bench):
     bench.begin(PLAYS, mark=5, commit=5)
     bench.apply(PLAYS, 30)
-    bench.store.marks[PLAYS] = 20
+    bench.store.vouch(20, PLAYS)
     bench.checkpoints.save()
     assert bench.source.stored == {}
     bench.checkpoints.save()
     assert bench.source.stored == {PLAYS: 30}
-    assert bench.store.marks[PLAYS] == 30
+    assert bench.store.vouched[PLAYS] == 30
     assert bench.rewinds() == NO_REWINDS
 
 
@@ -294,10 +314,10 @@ def test_a_revoked_partition_is_vouched_for_and_then_forgotten(bench):
     bench.apply(BROWSES, 20)
     bench.source.revoke(PLAYS)
     assert bench.source.committed_offsets == {PLAYS: 10}
-    assert bench.store.marks == {PLAYS: 10, BROWSES: 0}
+    assert bench.store.vouched == {PLAYS: 10, BROWSES: 0}
     bench.apply(PLAYS, 30)  # a batch that was in hand
     bench.checkpoints.save()
-    assert bench.store.marks == {PLAYS: 10, BROWSES: 20}
+    assert bench.store.vouched == {PLAYS: 10, BROWSES: 20}
     assert bench.checkpoints.admitted == [BROWSES]
 
 
@@ -308,7 +328,7 @@ def test_a_lost_partition_stores_nothing(bench):
     bench.checkpoints.save()
     bench.checkpoints.publish_freshness()
     assert bench.source.stored == {}
-    assert bench.store.marks == {PLAYS: 0}
+    assert bench.store.vouched == {PLAYS: 0}
     assert bench.store.fresh_ms == {}
 
 
@@ -324,8 +344,7 @@ def test_a_partition_that_leaves_while_it_waits_is_not_admitted(bench):
     ("call", "error"),
     [
         ("read_marks", StoreUnavailable("down")),
-        ("committed", BrokerUnavailable("down")),
-        ("earliest", BrokerUnavailable("down")),
+        ("standings", BrokerUnavailable("down")),
         ("lower_commit", BrokerUnavailable("down")),
         ("seek", BrokerUnavailable("down")),
         ("resume", BrokerUnavailable("down")),
@@ -336,9 +355,9 @@ def test_an_admission_that_fails_half_way_is_finished_by_the_next(bench, call, e
     target = bench.store if call == "read_marks" else bench.source
     target.faults.plan(call, *[None] * nth, error)
     bench.source.committed_offsets.update({PLAYS: 50, BROWSES: 50})
-    bench.store.marks.update({PLAYS: 20, BROWSES: 20})
+    bench.store.vouch(20, PLAYS, BROWSES)
     bench.source.assign(PLAYS, BROWSES)
-    assert admit_until_done(bench) == 1 + (nth == 0 or call not in {"read_marks", "committed"})
+    assert admit_until_done(bench) == 1 + (nth == 0 or call not in {"read_marks", "standings"})
     assert bench.source.paused == set()
     assert bench.source.positions == {PLAYS: 20, BROWSES: 20}
     assert bench.source.committed_offsets == {PLAYS: 20, BROWSES: 20}
@@ -348,7 +367,7 @@ def test_an_admission_that_fails_half_way_is_finished_by_the_next(bench, call, e
     assert bench.source.stored == {PLAYS: 30, BROWSES: 40}
 
 
-@pytest.mark.parametrize("call", ["earliest", "lower_commit", "seek", "resume"])
+@pytest.mark.parametrize("call", ["lower_commit", "seek", "resume"])
 @pytest.mark.parametrize("nth", [0, 1])
 @pytest.mark.parametrize(("mark", "cause"), [(None, "mark_missing"), (20, "mark_behind")])
 def test_a_rewind_is_counted_once_and_reported_however_often_the_admission_failed(
@@ -357,7 +376,7 @@ def test_a_rewind_is_counted_once_and_reported_however_often_the_admission_faile
     bench.source.faults.plan(call, *[None] * nth, BrokerUnavailable("down"))
     bench.source.committed_offsets.update({PLAYS: 50, BROWSES: 50})
     if mark is not None:
-        bench.store.marks.update({PLAYS: mark, BROWSES: mark})
+        bench.store.vouch(mark, PLAYS, BROWSES)
     bench.source.assign(PLAYS, BROWSES)
     reports = []
     admit_until_done(bench, reports)
@@ -395,3 +414,131 @@ def test_what_redis_forgot_before_the_first_mark_is_read_again(bench):
     assert bench.checkpoints.is_admitting
     bench.checkpoints.admit()
     assert bench.source.positions[PLAYS] == 0
+
+
+OLD, NEW = "hQMzg5frS/WPWZwYgmbnjg", "9i8Q5pPpRD6CC4gsnetk9g"
+RECREATED = "topic_recreated"
+
+
+def running(bench, told=OLD):
+    """Apply and vouch for ten plays and ten browses under the ids that the broker tells."""
+    bench.source.ids = dict.fromkeys(["play-events", "browse-events"], told) if told else {}
+    bench.begin(PLAYS, BROWSES)
+    bench.apply(PLAYS, 10)
+    bench.apply(BROWSES, 10)
+    bench.checkpoints.save()
+    bench.source.commit()
+    return bench
+
+
+def test_a_mark_names_the_topic_it_counts_in(bench):
+    running(bench)
+    assert bench.store.marks == {PLAYS: Mark(10, OLD), BROWSES: Mark(10, OLD)}
+
+
+def test_a_topic_made_anew_under_a_running_worker_is_read_from_its_earliest_record(bench):
+    running(bench)
+    bench.apply(PLAYS, 20)
+    bench.apply(BROWSES, 20)
+    bench.source.ids = {"play-events": NEW, "browse-events": OLD}
+    bench.source.first_offsets[PLAYS] = 3
+    bench.checkpoints.save()
+    assert bench.store.marks == {PLAYS: Mark(10, OLD), BROWSES: Mark(20, OLD)}
+    assert bench.source.stored == {PLAYS: 10, BROWSES: 20}
+    assert PLAYS in bench.source.paused
+    assert bench.checkpoints.admit() is True
+    assert bench.source.positions[PLAYS] == 3
+    assert bench.source.lowered == [(PLAYS, 3)]
+    assert bench.store.marks[PLAYS] == Mark(3, NEW)
+    assert [entry["cause"] for entry in bench.said] == [RECREATED]
+    bench.apply(PLAYS, 5)
+    bench.checkpoints.save()
+    assert bench.store.marks[PLAYS] == Mark(5, NEW)
+    assert bench.source.stored[PLAYS] == 5
+
+
+@pytest.mark.parametrize("commit", [None, 4, 50])
+def test_a_topic_made_anew_while_nobody_ran_is_read_from_its_earliest_record(bench, commit):
+    bench.source.ids = {"play-events": NEW}
+    bench.store.marks[PLAYS] = Mark(40, OLD)
+    assert bench.begin(PLAYS, commit=commit) is True
+    assert bench.source.positions[PLAYS] == 0
+    assert bench.source.lowered == [(PLAYS, 0)]
+    assert bench.store.marks == {PLAYS: Mark(0, NEW)}
+    assert [(e["event"], e["cause"]) for e in bench.said] == [("partition_rewound", RECREATED)]
+
+
+def test_an_id_that_is_told_late_is_learned_and_compared_from_then_on(bench):
+    running(bench, told="")
+    assert bench.store.marks[PLAYS] == Mark(10)
+    bench.source.ids = {"play-events": OLD}
+    bench.apply(PLAYS, 11)
+    bench.checkpoints.save()
+    assert bench.store.marks[PLAYS] == Mark(11, OLD)
+    bench.source.ids = {}  # the topic was deleted, or the broker does not answer
+    bench.apply(PLAYS, 12)
+    bench.checkpoints.save()
+    assert bench.store.marks[PLAYS] == Mark(12, OLD)
+    assert bench.checkpoints.admitted == [PLAYS, BROWSES]
+    bench.source.ids = {"play-events": NEW}
+    bench.checkpoints.save()
+    assert bench.checkpoints.admitted == [BROWSES]
+
+
+def test_an_id_that_is_known_from_the_mark_alone_is_compared_once_the_broker_tells_one(bench):
+    bench.store.marks[PLAYS] = Mark(40, OLD)
+    assert bench.begin(PLAYS, commit=40) is False
+    bench.apply(PLAYS, 45)
+    bench.source.ids = {"play-events": NEW}
+    bench.checkpoints.save()
+    assert bench.store.marks[PLAYS] == Mark(40, OLD)
+    bench.checkpoints.admit()
+    assert bench.source.positions[PLAYS] == 0
+
+
+def test_a_mark_of_the_old_topic_that_a_zombie_put_back_neither_vouches_nor_rewinds(bench):
+    running(bench, told=NEW)
+    bench.apply(PLAYS, 20)
+    bench.store.marks[PLAYS] = Mark(5, OLD)
+    bench.checkpoints.save()
+    assert bench.source.stored[PLAYS] == 10
+    bench.checkpoints.save()
+    assert bench.store.marks[PLAYS] == Mark(20, NEW)
+    assert bench.source.stored[PLAYS] == 20
+    assert bench.said == []
+
+
+def test_a_partition_without_a_leader_does_not_keep_the_others_waiting(bench):
+    bench.source.leaderless = {PLAYS}
+    bench.source.assign(PLAYS, BROWSES)
+    with pytest.raises(BrokerUnavailable, match="play-events/0"):
+        bench.checkpoints.admit()
+    assert bench.checkpoints.admitted == [BROWSES]
+    bench.source.leaderless.clear()
+    bench.checkpoints.admit()
+    assert sorted(bench.checkpoints.admitted) == [BROWSES, PLAYS]
+
+
+def expired(bench):
+    return bench.metrics.registry.get_sample_value(
+        "streamer_records_expired_total", {"topic": "play-events"}
+    )
+
+
+def test_records_that_retention_took_before_they_were_read_are_said_loudly_and_counted(bench):
+    bench.source.first_offsets[PLAYS] = 70
+    bench.source.faults.plan("seek", BrokerUnavailable("down"))
+    bench.begin_in_two(PLAYS, mark=50, commit=50)
+    assert bench.source.positions[PLAYS] == 70
+    (loud,) = bench.said
+    assert (loud["event"], loud["log_level"]) == ("records_expired", "error")
+    assert (loud["wanted_offset"], loud["earliest_offset"]) == (50, 70)
+    assert expired(bench) == 20
+    assert bench.rewinds() == NO_REWINDS
+
+
+def test_a_new_group_has_lost_nothing_of_what_was_gone_before_it(bench):
+    bench.source.first_offsets[PLAYS] = 70
+    bench.begin(PLAYS)
+    assert bench.said == []
+    assert expired(bench) == 0

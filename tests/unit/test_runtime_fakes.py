@@ -17,6 +17,7 @@ from structlog.testing import LogCapture
 from streamer.errors import StoreUnavailable
 from streamer.factors import FoldInParams, ItemModel, RecencyFoldIn
 from streamer.history import Interactions
+from streamer.pipeline.ports import Mark, Standing
 from streamer.pipeline.records import Partition, Record
 from streamer.pipeline.step import LiveModel
 from streamer.stores import MemoryStore
@@ -167,6 +168,8 @@ class FakeSource:
         committed_offsets: As the broker has them.
         stored: Offsets that the background commit will take with it.
         lowered: Explicit commits of lower offsets, in order.
+        leaderless: Partitions of which the broker tells nothing.
+        ids: Topic ids, as the broker told them last.
         scheduled: Run inside the next `poll` or `wait`, one each.
         journal: What happened, in order; shared with the store and the dead letters.
     """
@@ -182,6 +185,8 @@ class FakeSource:
         self.lowered = []
         self.scheduled = deque()
         self.paused = set()
+        self.leaderless = set()
+        self.ids = {}
         self.positions = {}
         self.is_closed = False
         self.n_waits = 0
@@ -260,13 +265,18 @@ class FakeSource:
         self.faults.strike("resume")
         self.paused -= set(partitions)
 
-    def committed(self, partitions):
-        self.faults.strike("committed")
-        return {partition: self.committed_offsets.get(partition) for partition in partitions}
+    def standings(self, partitions):
+        self.faults.strike("standings")
+        return {
+            partition: Standing(
+                self.committed_offsets.get(partition), self.first_offsets[partition]
+            )
+            for partition in partitions
+            if partition not in self.leaderless
+        }
 
-    def earliest(self, partition):
-        self.faults.strike("earliest")
-        return self.first_offsets[partition]
+    def topic_ids(self):
+        return self.ids
 
     def seek(self, partition, next_offset):
         self.faults.strike("seek")
@@ -358,7 +368,6 @@ class FaultyStore(MemoryStore):
         self.journal = journal if journal is not None else []
         self.faults = Faults()
         self.n_writes = 0
-        self._is_nested = False
 
     def go_down(self):
         for call in ("read_histories", "write", "move_marks", "read_marks", "write_fresh"):
@@ -368,22 +377,12 @@ class FaultyStore(MemoryStore):
         self.faults.heal()
 
     def flush(self):
-        self.values.clear()
-        self.marks.clear()
-        self.fresh_ms.clear()
-        self.sequence = 0
-        self.sequence = 0
+        self.state.forget()
 
     def snapshot(self):
         """Return what makes the store forget everything that comes after."""
-        then = dict(self.values), dict(self.marks), dict(self.fresh_ms)
-        sequence = self.sequence
-
-        def restore():
-            self.values, self.marks, self.fresh_ms = (dict(each) for each in then)
-            self.sequence = sequence
-
-        return restore
+        then = self.state.copy()
+        return lambda: self.state.forget(then)
 
     def read_histories(self, user_ids):
         self.faults.strike("read_histories")
@@ -399,22 +398,28 @@ class FaultyStore(MemoryStore):
 
     def move_marks(self, moves):
         self.faults.strike("move_marks")
-        self._is_nested = True
         stored = super().move_marks(moves)
-        self._is_nested = False
         for partition, move in moves.items():
-            if move.next_offset is not None and stored[partition] == move.next_offset:
-                self.journal.append(("mark", partition, move.next_offset))
+            if move.wanted is not None and stored[partition] == move.wanted:
+                self.journal.append(("mark", partition, move.wanted.next_offset))
         return stored
 
     def read_marks(self, partitions):
-        if not self._is_nested:
-            self.faults.strike("read_marks")
+        self.faults.strike("read_marks")
         return super().read_marks(partitions)
 
     def write_fresh(self, fresh_ms):
         self.faults.strike("write_fresh")
         super().write_fresh(fresh_ms)
+
+    @property
+    def vouched(self):
+        """Return the offsets of the marks."""
+        return {partition: mark.next_offset for partition, mark in self.marks.items()}
+
+    def vouch(self, next_offset, *partitions):
+        """Set marks by hand."""
+        self.marks.update(dict.fromkeys(partitions, Mark(next_offset)))
 
     def histories(self):
         """Return the stored histories by key."""

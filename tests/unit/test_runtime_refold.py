@@ -1,5 +1,7 @@
 """A published model reaches the viewers whom a worker knows, without any event of theirs."""
 
+from random import Random
+
 from worlds import NOW_MS, event, live_model, records
 
 from streamer.factors import FeatureDtype, decode_features
@@ -13,7 +15,7 @@ from streamer.stores.memory import MemoryStore
 
 def updater_with(store, n_users, live):
     updater = Updater(
-        store, HistoryCache(100), FeatureDtype.F16, lambda: NOW_MS / 1000, lambda _: None
+        store, HistoryCache(100), FeatureDtype.F16, lambda: NOW_MS / 1000, lambda _: None, Random(7)
     )
     decoded = Decoder().decode(records(*(event(f"u-{n}", "title-1") for n in range(n_users))))
     updater.apply(decoded.user_ids, decoded.arrived, live)

@@ -40,6 +40,7 @@ def updater_on(store, cache_users=100, sleep=None):
         FeatureDtype.F32,
         lambda: NOON_MS / 1000,
         sleep or Sleeper(),
+        Random(7),
     )
 
 

@@ -1,0 +1,117 @@
+"""Six ways to break the guarantees, each a small change of the code, for the length of a block.
+
+A simulation that does not catch every one of them proves nothing.
+"""
+
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from streamer.errors import TransientError
+from streamer.runtime.loop import WorkerLoop
+from streamer.runtime.retrying import Retrying
+from streamer.runtime.updater import Report, Updater
+from streamer.stores import memory
+
+
+def _ends(records):
+    return {record.partition: record.offset + 1 for record in records}
+
+
+def offsets_before_the_write():
+    """Offsets are stored when the batch was polled, not when it was written."""
+    learn = WorkerLoop._learn
+
+    def mutant(self, records):
+        self._source.store_offsets(_ends(records))
+        learn(self, records)
+
+    return patch.object(WorkerLoop, "_learn", mutant)
+
+
+def mark_before_its_data():
+    """The mark moves past a batch that is about to be written."""
+    learn = WorkerLoop._learn
+
+    def mutant(self, records):
+        epochs = self._checkpoints.epochs()
+        for partition, next_offset in _ends(records).items():
+            self._checkpoints.applied(partition, epochs.get(partition), next_offset, None)
+        self._save()
+        learn(self, records)
+
+    return patch.object(WorkerLoop, "_learn", mutant)
+
+
+def skipped_retry():
+    """A write that failed counts as done."""
+    until_done = Retrying.until_done
+
+    def mutant(self, call, on_forgotten):
+        def once():
+            try:
+                return call()
+            except TransientError:
+                return Report()
+
+        return until_done(self, once, on_forgotten)
+
+    return patch.object(Retrying, "until_done", mutant)
+
+
+def unconditional_set():
+    """The store sets without comparing."""
+
+    class Anything(bytes):
+        def __ne__(self, other):
+            return False
+
+        __hash__ = bytes.__hash__
+
+    return patch.object(memory, "stored_digest", lambda _: Anything())
+
+
+def dropped_delivery_report():
+    """A letter counts as safe when it was handed to the producer."""
+
+    def mutant(self, rejected):
+        self._dead_letters.send(rejected)
+        self._observer.dead_lettered(rejected)
+
+    return patch.object(WorkerLoop, "_bury", mutant)
+
+
+def cached_history_merged():
+    """On a conflict, the batch is merged into the history that the worker believed in."""
+    attempt, mended = Updater._attempt, Updater._mended
+
+    def remembering(self, user_ids, known, arrived, live, report):
+        self.believed = dict(zip(user_ids, range(len(user_ids)), strict=True)), known
+        return attempt(self, user_ids, known, arrived, live, report)
+
+    def mutant(self, user_ids, stored, foreign, report):
+        fresh = mended(self, user_ids, stored, foreign, report)
+        row_of, known = getattr(self, "believed", ({}, None))
+        for row, user_id in enumerate(user_ids):
+            if user_id in row_of:
+                fresh.histories.put([row], known.histories.take([row_of[user_id]]))
+        return fresh
+
+    @contextmanager
+    def both():
+        with (
+            patch.object(Updater, "_attempt", remembering),
+            patch.object(Updater, "_mended", mutant),
+        ):
+            yield
+
+    return both()
+
+
+MUTANTS = [
+    offsets_before_the_write,
+    mark_before_its_data,
+    skipped_retry,
+    unconditional_set,
+    dropped_delivery_report,
+    cached_history_merged,
+]

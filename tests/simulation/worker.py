@@ -1,0 +1,104 @@
+"""One simulated worker process: the real loop on a simulated broker and store."""
+
+import structlog
+from simulation.broker import SimLetters, SimSource
+from simulation.scheduler import Crash
+from simulation.store import SimStore
+
+from streamer.factors import FeatureDtype
+from streamer.metrics import WorkerMetrics
+from streamer.runtime.cache import HistoryCache
+from streamer.runtime.checkpoint import Checkpoints
+from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
+from streamer.runtime.observer import LoopObserver
+from streamer.runtime.progress import Progress
+from streamer.runtime.updater import Updater
+
+DRAIN_SECONDS = 2.0
+CACHE_USERS = 4  # of more viewers than that: some are always read again
+LOG = structlog.wrap_logger(None, processors=[lambda *_: _drop()])
+
+
+def _drop():
+    raise structlog.DropEvent
+
+
+class SimWorker:
+    """A process from its start to its end.
+
+    Attributes:
+        name: In the trace.
+        loop: The real one.
+        task: Whose turns these are.
+    """
+
+    def __init__(self, world, name):
+        self.name = name
+        self.batch_records = world.random.choice([1, 3, 20])
+        self._world = world
+        self._live = None
+        scheduler = world.scheduler
+        self._metrics = WorkerMetrics(list(world.broker.topics), ["default"])
+        self.progress = Progress(scheduler.time)
+        observer = LoopObserver(self._metrics, LOG)
+        store, self.source = SimStore(world), SimSource(world)
+        updater = Updater(
+            store,
+            HistoryCache(CACHE_USERS),
+            FeatureDtype.F32,
+            scheduler.time,
+            scheduler.sleep,
+            world.random,
+        )
+        self.loop = WorkerLoop(
+            LoopParts(
+                self.source,
+                SimLetters(world),
+                updater,
+                Checkpoints(store, self.source, self.progress, self._metrics, LOG),
+                self.live_model,
+                observer,
+                world.random,
+            ),
+            LoopSettings(self.batch_records, 0.2, 1.0, DRAIN_SECONDS),
+            LOG,
+        )
+        self.task = scheduler.spawn(name, self._run)
+
+    @property
+    def is_alive(self):
+        return not self.task.is_done
+
+    @property
+    def was_killed(self):
+        return isinstance(self.task.ended_by, Crash)
+
+    def live_model(self):
+        """Return the model that this worker has heard of; another one is heard of some time."""
+        if self._live is None or self._world.random.random() < 0.2:
+            self._live = self._world.live
+        return self._live
+
+    def counts(self):
+        """Return consumed, applied, dead-lettered and abandoned records."""
+        metrics = self._metrics
+        counters = (
+            metrics.records_consumed,
+            metrics.events_applied,
+            metrics.records_dead_lettered,
+            metrics.records_abandoned,
+        )
+        return [
+            int(sum(child._value.get() for child in counter._metrics.values()))
+            for counter in counters
+        ]
+
+    def _run(self):
+        try:
+            self.loop.run()
+            self.source.close()
+        except Crash:
+            self.source.die()
+            raise
+        finally:
+            self._world.ended.append(self)

@@ -1,0 +1,179 @@
+"""One run: a world from a seed, a storm of faults, then calm, and the judge's verdict.
+
+Which faults a run may have is drawn first (a run with everything at once finds less than runs with
+some of it), then when they happen, then who is next, all from one generator: the seed replays it.
+"""
+
+from collections import deque
+from contextlib import contextmanager
+from random import Random
+from unittest.mock import patch
+
+from simulation.broker import Broker
+from simulation.judge import Judge, ensure
+from simulation.nemesis import N_USERS, Nemesis, title, viewer
+from simulation.scheduler import Scheduler
+from simulation.worker import SimWorker
+from unit.test_runtime_fakes import event, item_model
+
+from streamer.factors import RecencyFoldIn
+from streamer.pipeline.step import LiveModel
+from streamer.stores.memory import MemoryState
+
+TOPICS = ("play-events", "browse-events")
+MODELS = [item_model(seed=1), item_model(seed=2, n_factors=6), item_model(seed=3)]
+CALM_SECONDS = 120.0
+TIMED = ("loop", "retrying", "observer")
+
+
+class World:
+    """Everything there is in one run.
+
+    Attributes:
+        random: Where every choice comes from.
+        scheduler: The clock, and whose turn it is.
+        state: What the store holds.
+        broker: Kafka.
+        judge: What must hold.
+        live: The published model.
+        rates: Probability of a fault of each kind, per call, for the present.
+        is_store_down: Whether every call to the store times out.
+        late: Calls that a frozen store will still execute.
+        workers: Every process, also ended ones.
+        ended: Those that have ended, in order, until the judge has seen them.
+        may_forget: Whether the store loses acknowledged writes in this run.
+        may_recreate: Whether a topic is deleted and made anew in this run.
+    """
+
+    def __init__(self, seed, chosen=None, at_every_fault=None):
+        self.random = Random(seed)
+        self.scheduler = Scheduler(self.random)
+        self.state = MemoryState()
+        self.broker = Broker(self.scheduler, TOPICS, self.random.choice([1, 2, 3]))
+        self.judge = Judge(self)
+        self.live = LiveModel("default", 1, MODELS[0], RecencyFoldIn())
+        self.at_every_fault = at_every_fault or (lambda _: None)
+        self.rates = {}
+        self.is_store_down = False
+        self.late = []
+        self.workers = []
+        self.ended = []
+        self.copies = deque(maxlen=12)
+        self.nemesis = Nemesis(self, chosen)
+        self.may_forget = self.nemesis.may("fail_over")
+        self.may_recreate = self.nemesis.may("recreate_topic")
+
+    def dice(self, kind):
+        """Whether a fault of this kind strikes now."""
+        rate = self.rates.get(kind)
+        return rate is not None and self.random.random() < rate
+
+    def start_worker(self):
+        self.workers.append(SimWorker(self, f"worker-{len(self.workers) + 1}"))
+
+    @property
+    def alive(self):
+        return [worker for worker in self.workers if worker.is_alive]
+
+    def publish(self):
+        """Make another model live; its generation is higher, also when the model goes back."""
+        model = self.random.choice(MODELS)
+        self.live = LiveModel("default", self.live.generation + 1, model, RecencyFoldIn())
+
+    def run(self):
+        """Run to the end.
+
+        Raises:
+            Wrong: An invariant did not hold.
+        """
+        try:
+            storm = self.scheduler.spawn("nemesis", self.nemesis.storm)
+            self.scheduler.spawn("monitor", self._monitor)
+            self._run_until(lambda: storm.is_done)
+            self._calm_down()
+            self._run_until(self._is_quiet)
+            self.judge.on_quiet()
+        finally:
+            self.scheduler.end()
+        return self
+
+    def _run_until(self, is_over):
+        deadline = self.scheduler.now + CALM_SECONDS
+
+        def check():
+            while self.ended:
+                self.judge.on_end_of_process(self.ended.pop())
+            ensure(self.scheduler.now < deadline, "never quiet:", self._standing())
+            return is_over()
+
+        self.scheduler.run(check)
+
+    def _calm_down(self):
+        """Mend everything, and give every viewer one more event, with the last model."""
+        self.nemesis.mend()
+        while len(self.alive) < 2:
+            self.start_worker()
+        for worker in self.alive:
+            worker._live = self.live
+        for number in range(N_USERS):
+            time_ms = self.scheduler.now_ms() + 299_000
+            self.broker.append(
+                self.random.choice(self.broker.partitions),
+                event("play_stop", viewer(number), title(self.random), time_ms),
+            )
+
+    def _is_quiet(self):
+        """Everything is applied, vouched for and committed."""
+        ends = self.broker.ends()
+        marks = {p: mark.next_offset for p, mark in self.state.marks.items() if p in ends}
+        committed = {p: o for p, o in self.broker.committed.items() if o}
+        return marks == ends and committed == {p: end for p, end in ends.items() if end}
+
+    def _standing(self):
+        return {
+            "ends": self.broker.ends(),
+            "marks": self.state.marks,
+            "committed": self.broker.committed,
+        }
+
+    def _monitor(self):
+        """Tell every worker the watermarks, as its monitor thread would."""
+        while True:
+            self.scheduler.sleep(1.0)
+            if self.broker.is_down:
+                continue
+            asked_at_ms = self.scheduler.now_ms()
+            for worker in self.alive:
+                if worker.task.frozen_until <= self.scheduler.now:
+                    worker.progress.observe_watermarks(asked_at_ms, self.broker.ends())
+
+
+@contextmanager
+def on_the_clock_of(scheduler):
+    """Let the runtime's modules read the simulated clock."""
+    patches = [patch(f"streamer.runtime.{name}.time", scheduler) for name in TIMED]
+    for each in patches:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in patches:
+            each.stop()
+
+
+def simulate(seed, chosen=None, at_every_fault=None):
+    """Run one seed and return its world; the error of a failure names the seed and the faults.
+
+    Args:
+        seed: Where every choice comes from.
+        chosen: The faults; None draws them from the seed.
+        at_every_fault: Called with the world whenever a fault strikes.
+    """
+    world = World(seed, chosen, at_every_fault)
+    with on_the_clock_of(world.scheduler):
+        try:
+            return world.run()
+        except Exception as error:
+            error.add_note(f"seed {seed}, faults {sorted(world.nemesis.chosen)}")
+            error.world = world
+            raise
