@@ -53,6 +53,7 @@ class Receipt:
         found: The viewer's dead letters, and where each names them.
         n_found: How many there are.
         n_reduced: Letters of hash and size, of which nobody can say whose they are.
+        is_complete: Whether all dead letters were looked at.
     """
 
     user_id: str
@@ -64,6 +65,7 @@ class Receipt:
     found: list[tuple[Letter, Match]]
     n_found: int = 0
     n_reduced: int = 0
+    is_complete: bool = False
 
     @property
     def is_applied(self) -> bool:
@@ -113,8 +115,10 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
             f"Forget {printable(user_id)} for good? This cannot be undone.", abort=True, err=True
         )
     receipt = _forget(settings, client, user_id, options)
-    _find_letters(settings.kafka, receipt, is_silent=options["quiet"])
-    click.echo(json.dumps(as_json_object(receipt)) if options["as_json"] else as_text(receipt))
+    try:
+        _find_letters(settings.kafka, receipt, is_silent=options["quiet"])
+    finally:  # the event is written: a receipt is due, also if Kafka went away meanwhile
+        click.echo(json.dumps(as_json_object(receipt)) if options["as_json"] else as_text(receipt))
     if not receipt.is_applied:
         context.exit(EXIT_TEMPORARY)
     if receipt.left:
@@ -148,6 +152,7 @@ def as_json_object(receipt: Receipt) -> dict[str, Any]:
         ],
         "dead_letters_found": receipt.n_found,
         "dead_letters_reduced": receipt.n_reduced,
+        "dead_letters_complete": receipt.is_complete,
     }
 
 
@@ -183,6 +188,8 @@ def as_text(receipt: Receipt) -> str:
             f"           {receipt.n_reduced:,} more letters are hash and size only: "
             "nobody can say whose they are"
         )
+    if not receipt.is_complete:
+        lines.append("           NOT ALL: the dead letters could not be read to their end")
     return "\n".join(printable(line) for line in lines)
 
 
@@ -258,3 +265,4 @@ def _find_letters(kafka: KafkaSection, receipt: Receipt, *, is_silent: bool) -> 
                     receipt.n_found += 1
                     if len(receipt.found) < MAX_LISTED:
                         receipt.found.append((letter, match))
+    receipt.is_complete = True

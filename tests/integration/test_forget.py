@@ -287,7 +287,7 @@ def test_the_users_dead_letters_are_found_by_key_field_and_text(deployment):
         (browse, 0, 0): ("not_json", "text"),
     }
     assert receipt["dead_letters_found"] == 3
-    assert receipt["dead_letters_reduced"] == 1
+    assert (receipt["dead_letters_reduced"], receipt["dead_letters_complete"]) == (1, True)
     text = run(deployment, "forget", user(ANN))
     assert f"{play} 0 1  bad_number, named by user_id" in text
     assert "1 more letters are hash and size only: nobody can say whose they are" in text
@@ -369,3 +369,16 @@ def test_nothing_is_written_where_the_id_is_wrong_or_a_server_is_not_there(deplo
         assert said.startswith("streamer: ")
         assert user(ANN) not in said
     assert deployment.log() == []
+
+
+def test_a_receipt_is_printed_although_the_dead_letters_cannot_be_read(deployment, monkeypatch):
+    def broken(*_):
+        raise BrokerUnavailable("reading the log: gone")
+
+    worker = deployment.start_worker()
+    monkeypatch.setattr("streamer.cli.forget.read_log", broken)
+    done = CliRunner().invoke(cli, ["forget", user(ANN), "--json"], env=environment_of(deployment))
+    assert isinstance(done.exception, BrokerUnavailable)
+    receipt = json.loads(done.stdout)
+    assert (receipt["applied"], receipt["dead_letters_complete"]) == (True, False)
+    assert worker.terminate() == 0
