@@ -456,7 +456,7 @@ def test_a_redrive_that_dies_between_delivery_and_marker_is_repeated_and_changes
 
 
 def test_a_redrive_that_is_killed_leaves_the_rest_to_the_next_one(deployment):
-    rejected, others = split(33, 12_000)
+    rejected, others = split(33, 6000)
     bury(
         deployment,
         *(rejected_of(deployment, record, n, at_ms) for n, (record, at_ms) in enumerate(rejected)),
