@@ -21,6 +21,7 @@ VERBS: Final = {
     "worker": "Keep every viewer's features fresh: the long-lived process.",
     "produce": "Write synthetic viewers' events to Kafka, or to a file.",
     "get": "Show one viewer: history, features, top titles.",
+    "rewind": "Let the workers read a stretch of the log again.",
     "verify": "Recompute every viewer from the log and compare with Redis.",
     "dlq": "List, show and redrive dead letters.",
     "forget": "Forget one viewer for good, and show the receipt.",

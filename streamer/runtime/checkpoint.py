@@ -11,7 +11,7 @@ earliest record. An id that is not known yet is taken to be the same; a later an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -156,29 +156,37 @@ class Checkpoints:
         """
         mine = set(self.admitted if partitions is None else partitions) & set(self.admitted)
         topic_ids = self._source.topic_ids()
-        for partition in sorted(mine):
-            if not self._is_topic_the_same(partition, topic_ids.get(partition.topic, "")):
-                self._begin_rewind(partition, TOPIC_RECREATED)
-                mine.discard(partition)
-        moves = {partition: self._move(self._assigned[partition]) for partition in sorted(mine)}
+        made_anew = {
+            partition: TOPIC_RECREATED
+            for partition in sorted(mine)
+            if not self._is_topic_the_same(partition, topic_ids.get(partition.topic, ""))
+        }
+        self._stop_vouching(made_anew)
+        still_mine = sorted(mine - made_anew.keys())
+        moves = {partition: self._move(self._assigned[partition]) for partition in still_mine}
         stored = self._store.move_marks(moves)
+        behind = {
+            partition: MARK_MISSING if stored[partition] is None else MARK_BEHIND
+            for partition, move in moves.items()
+            if _is_behind(stored[partition], move)
+        }
+        self._stop_vouching(behind)
         vouched: dict[Partition, int] = {}
-        for partition, move in moves.items():
-            mark, assigned = stored[partition], self._assigned[partition]
-            if _is_behind(mark, move):
-                self._begin_rewind(partition, MARK_MISSING if mark is None else MARK_BEHIND)
-                continue
-            assigned.mark = mark
-            if move.wanted is not None and mark is not None and _vouches(mark, move.wanted):
-                vouched[partition] = move.wanted.next_offset
+        for partition in [p for p in moves if p not in behind]:
+            mark, wanted = stored[partition], moves[partition].wanted
+            self._assigned[partition].mark = mark
+            if wanted is not None and mark is not None and _vouches(mark, wanted):
+                vouched[partition] = wanted.next_offset
         self._source.store_offsets(vouched)
         for partition in vouched:
             self._assigned[partition].next_offset = None
+        self._hold([*made_anew, *behind])
 
     def rewind(self) -> None:
         """Read every partition again from its mark: the store forgot what came after."""
-        for partition in self.admitted:
-            self._begin_rewind(partition, WRITES_MISSING)
+        partitions = self.admitted
+        self._stop_vouching(dict.fromkeys(partitions, WRITES_MISSING))
+        self._hold(partitions)
 
     def publish_freshness(self) -> None:
         """Tell readers how fresh each partition is."""
@@ -226,10 +234,19 @@ class Checkpoints:
             return MarkMove(assigned.mark, None)
         return MarkMove(assigned.mark, Mark(assigned.next_offset, assigned.topic_id))
 
-    def _begin_rewind(self, partition: Partition, cause: str) -> None:
-        self._assigned[partition] = _Assigned(self._next_epoch(), rewound_for=cause)
-        # If this fails, records come that vouch for nothing, until the partition is admitted.
-        self._source.pause([partition])
+    def _stop_vouching(self, causes: Mapping[Partition, str]) -> None:
+        """Begin to rewind partitions; what is applied of them from now on vouches for nothing.
+
+        All of them, before anything that may fail: one that is left out would vouch for what is
+        gone.
+        """
+        for partition, cause in causes.items():
+            self._assigned[partition] = _Assigned(self._next_epoch(), rewound_for=cause)
+
+    def _hold(self, partitions: Sequence[Partition]) -> None:
+        """Let them deliver nothing until they are admitted; where that fails, it is in vain."""
+        if partitions:
+            self._source.pause(partitions)
 
     def _next_epoch(self) -> int:
         self._n_epochs += 1

@@ -102,21 +102,26 @@ def some_traffic(seed, n_events, n_users=40, bad_share=0.0):
     return records
 
 
+def environment_of(settings):
+    """Return this process's environment, with these settings and no others."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("STREAMER__")
+    }
+    for name, value in settings.items():
+        environment["STREAMER__" + name.replace(".", "__").upper()] = str(value)
+    return environment
+
+
 class WorkerProcess:
     """One `streamer worker`. Its log goes to a file; 0 as the metrics port takes a free one."""
 
     def __init__(self, folder, settings, *arguments):
         self.log_path = folder / "worker.log"
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("STREAMER__")
-        }
-        for name, value in settings.items():
-            environment["STREAMER__" + name.replace(".", "__").upper()] = str(value)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 tethered([str(STREAMER), "worker", *arguments]),
                 cwd=folder,
-                env=environment,
+                env=environment_of(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -336,6 +341,10 @@ class Deployment:
             "worker.checkpoint_interval_seconds": 0.2,
             "kafka.client.auto_commit_interval_ms": 200,
         }
+
+    def environment(self):
+        """Return the environment in which every verb works on this deployment."""
+        return environment_of(self.settings())
 
     def start_worker(self, *arguments, **settings):
         """Start a worker; a setting is named `section__name`."""

@@ -17,6 +17,7 @@ from simulation.worker import SimWorker
 from unit.test_runtime_fakes import event, item_model
 
 from streamer.factors import RecencyFoldIn
+from streamer.pipeline.ports import Mark
 from streamer.pipeline.step import LiveModel
 from streamer.stores.memory import MemoryState
 
@@ -91,7 +92,7 @@ class World:
             self.scheduler.spawn("monitor", self._monitor)
             self._run_until(lambda: storm.is_done)
             self._calm_down()
-            self._run_until(self._is_quiet)
+            self._run_until(lambda: self._keep_two_running() or self._is_quiet())
             self.judge.on_quiet()
         finally:
             self.scheduler.end()
@@ -111,8 +112,7 @@ class World:
     def _calm_down(self):
         """Mend everything, and give every viewer one more event, with the last model."""
         self.nemesis.mend()
-        while len(self.alive) < 2:
-            self.start_worker()
+        self._keep_two_running()
         for worker in self.alive:
             worker._live = self.live
         for number in range(N_USERS):
@@ -122,12 +122,18 @@ class World:
                 event("play_stop", viewer(number), title(self.random), time_ms),
             )
 
+    def _keep_two_running(self):
+        """As a supervisor would; those that were asked to stop end some time."""
+        while sum(not worker.loop.is_stopping for worker in self.alive) < 2:
+            self.start_worker()
+
     def _is_quiet(self):
-        """Everything is applied, vouched for and committed."""
-        ends = self.broker.ends()
-        marks = {p: mark.next_offset for p, mark in self.state.marks.items() if p in ends}
-        committed = {p: o for p, o in self.broker.committed.items() if o}
-        return marks == ends and committed == {p: end for p, end in ends.items() if end}
+        """Everything is applied, vouched for in the topics as they are now, and committed."""
+        broker = self.broker
+        ends = broker.ends()
+        marks = {p: Mark(end, broker.topics[p.topic].topic_id) for p, end in ends.items()}
+        committed = {p: next_offset for p, next_offset in broker.committed.items() if next_offset}
+        return self.state.marks == marks and committed == {p: end for p, end in ends.items() if end}
 
     def _standing(self):
         return {

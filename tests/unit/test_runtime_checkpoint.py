@@ -263,6 +263,30 @@ def test_a_mark_that_goes_back_is_missed_also_while_nothing_comes(bench, mark):
     assert bench.source.positions[PLAYS] == (mark or 0)
 
 
+def test_no_partition_vouches_after_a_rewind_began_although_none_could_be_paused(bench):
+    bench.begin(PLAYS, BROWSES)
+    epochs = bench.checkpoints.epochs()
+    bench.source.faults.plan("pause", *[BrokerUnavailable("down")] * 2)
+    with pytest.raises(BrokerUnavailable):
+        bench.checkpoints.rewind()
+    for partition in (PLAYS, BROWSES):
+        bench.checkpoints.applied(partition, epochs[partition], 10, NOON_MS)
+    bench.checkpoints.save()
+    assert bench.store.vouched == {PLAYS: 0, BROWSES: 0}
+    assert bench.checkpoints.admitted == []
+    bench.checkpoints.admit()
+    assert bench.source.positions == {PLAYS: 0, BROWSES: 0}
+
+
+def test_no_partition_vouches_after_marks_went_back_although_none_could_be_paused(bench):
+    bench.begin(PLAYS, BROWSES, mark=10, commit=10)
+    bench.store.vouch(5, PLAYS, BROWSES)
+    bench.source.faults.plan("pause", BrokerUnavailable("down"))
+    with pytest.raises(BrokerUnavailable):
+        bench.checkpoints.save()
+    assert bench.checkpoints.admitted == []
+
+
 def test_after_a_rewind_offsets_grow_again_from_the_lowered_one(bench):
     bench.begin(PLAYS, commit=50)
     bench.apply(PLAYS, 10)
