@@ -13,11 +13,11 @@ from streamer.errors import RejectedRecord
 from streamer.events.times import parse_event_time
 
 UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_AGO: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_AGO: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", re.ASCII)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
-    """Epoch milliseconds; `90s`, `10m`, `2h` and `3d` count back from now."""
+    """A duration before now, or a time with an offset; becomes epoch milliseconds."""
 
     name = "moment"
 
@@ -28,12 +28,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic since click 
         if isinstance(value, int):
             return value
         if match := _AGO.fullmatch(value):
-            return time.time_ns() // 1_000_000 - int(match[1]) * UNIT_MS[match[2]]
+            ago_ms = int(float(match[1]) * UNIT_MS[match[2]])
+            return max(0, time.time_ns() // 1_000_000 - ago_ms)
         try:
             return parse_event_time(value)
         except RejectedRecord:
             self.fail(
-                f"{value!r} is neither like 10m, 2h or 3d (ago) nor like 2025-11-23T12:00:00Z",
+                f"{value!r} is neither a duration such as 90s, 10m, 2h or 1d, nor a time with an "
+                "offset such as 2025-11-23T12:00:00Z",
                 param,
                 ctx,
             )

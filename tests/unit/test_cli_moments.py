@@ -7,7 +7,8 @@ from streamer.cli.moments import Moment, in_utc
 
 
 @pytest.mark.parametrize(
-    ("text", "ago_ms"), [("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000), ("3d", 259_200_000)]
+    ("text", "ago_ms"),
+    [("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000), ("1.5d", 129_600_000)],
 )
 def test_a_number_with_a_unit_counts_back_from_now(text, ago_ms, monkeypatch):
     monkeypatch.setattr(time, "time_ns", lambda: 1_764_000_000_000_000_000)
@@ -20,7 +21,7 @@ def test_a_date_and_time_with_an_offset_is_that_moment():
 
 @pytest.mark.parametrize("text", ["", "10", "m", "10 m", "1w", "2025-11-23", "2025-11-23T12:00:00"])
 def test_anything_else_is_refused_with_what_would_be_right(text):
-    with pytest.raises(click.BadParameter, match="neither like 10m"):
+    with pytest.raises(click.BadParameter, match="neither a duration such as 90s, 10m"):
         Moment().convert(text, None, None)
 
 
