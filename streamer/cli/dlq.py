@@ -188,6 +188,7 @@ def redrive(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
         **counts,
         "redriven_before": counts[Fate.REDRIVEN],
         "redriven": total.n_redriven,
+        "left": n_waiting - total.n_redriven,
         "refused": total.refused.total(),
         "errors": dict(total.refused),
         "planned": n_planned,

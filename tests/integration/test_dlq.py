@@ -596,7 +596,7 @@ def test_a_stopped_redrive_ends_after_its_batch_and_says_so(deployment, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Redriver, "redrive", interrupted)
         done = run_json(deployment, "redrive", exit_code=1)
-    assert (done["stopped"], done["redriven"]) == (True, 500)
+    assert (done["stopped"], done["redriven"], done["left"]) == (True, 500, 600)
     assert run_json(deployment, "redrive")["redriven"] == 600
 
 
