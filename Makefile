@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test simulate check format lock clean
+.PHONY: help demo test simulate fuzz hostile check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,24 @@ test: $(STAMP)  ## every test, on a real Kafka and a real Redis
 
 simulate: $(STAMP)  ## the real loop under seeded faults: SEEDS=200000 for a night, SEED=n for one
 	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20000))
+
+FUZZ_STAMP := $(VENV)/.fuzz
+HOSTILE_RECORDS ?= 1000000
+FUZZ_SECONDS ?= 30
+FUZZ_TARGETS ?= events records histories features reads notes models
+
+$(FUZZ_STAMP): $(STAMP) requirements/fuzz.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+fuzz: $(FUZZ_STAMP)  ## the coverage-guided fuzzer on every target, FUZZ_SECONDS=30 each
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
+
+hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real worker, each accounted for
+	$(BIN)/python tests/integration/hostile_run.py --records $(HOSTILE_RECORDS)
 
 check: $(STAMP)  ## style, types, layers, and the deployment files
 	$(BIN)/ruff check .

@@ -11,10 +11,13 @@ import json
 import math
 import re
 import struct
+import sys
 import zlib
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +43,7 @@ MAX_ENTRIES = sum(capacity for _, capacity in GROUPS)
 
 MAX_VALUE_BYTES = 64 * 1024
 MAX_ID_BYTES = 128
+MAX_DEPTH = 1024
 AHEAD_MS = 5 * 60 * 1000
 EARLIEST_MS = calendar.timegm((2000, 1, 1, 0, 0, 0)) * 1000
 LATEST_MS = (1 << 48) - 1  # what the word has room for
@@ -100,7 +104,7 @@ def judge(value, record_time_ms):
     user_id = checked_id(event.get("user_id"))
     event_time_ms = checked_time(event.get("event_time"), record_time_ms)
     if event_type == "forget":
-        return Accepted(user_id, event_type, None, record_time_ms + AHEAD_MS)
+        return Accepted(user_id, event_type, None, min(record_time_ms + AHEAD_MS, LATEST_MS))
     item_id = checked_id(event.get("item_id"))
     if event_type in SILENT:
         return Accepted(user_id, event_type)
@@ -120,18 +124,40 @@ def parse_object(value):
     if not value or len(value) > MAX_VALUE_BYTES:
         raise RefusedError("size")
     try:
-        event = json.loads(
-            value.decode("utf-8"),
-            parse_constant=refuse,
-            parse_float=finite,
-            parse_int=whole,
-        )
-        json.dumps(event, ensure_ascii=False).encode("utf-8")  # half characters do not encode
-    except (ValueError, RecursionError) as error:
+        text = value.decode("utf-8")
+        if text.count("[") + text.count("{") > MAX_DEPTH and depth(text) > MAX_DEPTH:
+            raise RefusedError("depth")
+        with room_to_recurse():
+            event = json.loads(text, parse_constant=refuse, parse_float=finite, parse_int=whole)
+        if "\\u" in text:  # half a character does not encode, also where a later field replaces it
+            for literal in STRING.findall(text):
+                json.loads(literal).encode("utf-8")
+    except ValueError as error:
         raise RefusedError("json") from error
     if not isinstance(event, dict):
         raise RefusedError("object")
     return event
+
+
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+BRACKETS = re.compile(STRING.pattern + r"|[\[{]|[\]}]", re.DOTALL)
+
+
+def depth(text):
+    """Return how many arrays and objects are open at once, at most, in well-formed JSON."""
+    steps = ({"[": 1, "{": 1, "]": -1, "}": -1}.get(each[0], 0) for each in BRACKETS.findall(text))
+    return max(accumulate(steps), default=0)
+
+
+@contextmanager
+def room_to_recurse():
+    """The parser recurses once a level, and whoever calls may be deep in a stack already."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 10 * MAX_DEPTH)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def refuse(literal):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,15 @@ from streamer.factors.signals import Signals
 from streamer.history import item_key
 
 UNKNOWN_ROW = -1
+MAX_WEIGHT: Final = 1e9
+"""Of one entry, α times its strength. The error of a solve grows with it: measured against exact
+fractions it is 5e-8 here, 4e-7 at 1e10, and 3e-5, more than is promised, at 1e12."""
+MAX_CONDITION: Final = 1e11
+"""Of G + λI. The error grows with it too: 2e-6 at 3e10, 2e-3 at 3e13."""
+MIN_HALF_LIFE: Final = 1e-6
+"""Shorter ones divide by almost nothing."""
+MAX_FACTOR: Final = 1e30
+"""Of an item, so that no score overflows float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +37,14 @@ class FoldInParams:
     """What travels in a model's manifest beside its factors.
 
     Attributes:
-        alpha: α, weight of one unit of strength against an unseen item; > 0.
+        alpha: α, weight of one unit of strength against an unseen item; > 0, and at most
+            MAX_WEIGHT for the greatest strength.
         regularization: λ > 0.
-        recency_half_life: h, in units of newer strength, after which an entry counts half; > 0.
+        recency_half_life: h, in units of newer strength, after which an entry counts half;
+            at least MIN_HALF_LIFE.
         recency_floor: c, the share of an entry's strength that never fades; 0 to 1.
-        blend_half_life_s: τ, seconds of idling after which `recent` counts half; > 0.
+        blend_half_life_s: τ, seconds of idling after which `recent` counts half; at least
+            MIN_HALF_LIFE.
         signals: Strengths of the kinds of interactions.
     """
 
@@ -47,6 +60,15 @@ class FoldInParams:
             number = getattr(self, name)
             if not (np.isfinite(number) and number > 0):
                 raise ValueError(f"{name} is {number}; it must be finite and > 0")
+        for name in ("recency_half_life", "blend_half_life_s"):
+            if getattr(self, name) < MIN_HALF_LIFE:
+                raise ValueError(f"{name} is {getattr(self, name)}; at least {MIN_HALF_LIFE:g}")
+        strongest = float(self.signals.table().max())
+        if self.alpha * strongest > MAX_WEIGHT:
+            raise ValueError(
+                f"alpha is {self.alpha} and the greatest strength is {strongest}; their product "
+                f"may be {MAX_WEIGHT:g} at most, or vectors are not exact"
+            )
         if not 0 <= self.recency_floor <= 1:
             raise ValueError(f"recency_floor is {self.recency_floor}; it must be in 0 to 1")
 
@@ -94,13 +116,6 @@ class ItemModel:
         keys = np.fromiter(map(item_key, item_ids), np.uint64, len(item_ids))
         _ensure_distinct(item_ids, keys)
         gram = _gram(item_factors)
-        regularized = gram + params.regularization * np.eye(len(gram))
-        try:
-            lower = np.linalg.cholesky(regularized)
-        except np.linalg.LinAlgError as error:
-            raise ModelError(
-                "item_factors.npy: VᵀV + λI is not positive definite; raise the regularization"
-            ) from error
         return cls(
             model_id=model_id,
             params=params,
@@ -109,7 +124,7 @@ class ItemModel:
             item_factors=item_factors,
             popularity=popularity,
             item_gram=gram,
-            whitening=np.linalg.inv(lower).T.copy(),
+            whitening=_whitening(gram, params.regularization),
         )
 
     @property
@@ -157,10 +172,12 @@ def _ensure_table(
         raise ModelError(f"item_ids.json: {len(item_ids)} ids for {n_items} rows of factors")
     if popularity.shape != (n_items,):
         raise ModelError(f"popularity.npy: shape {popularity.shape}, expected ({n_items},)")
-    finite_rows = np.isfinite(item_factors).all(axis=1)
-    if not finite_rows.all():
-        row = int(np.argmin(finite_rows))
-        raise ModelError(f"item_factors.npy: row {row} is not finite")
+    greatest = np.maximum(item_factors.max(axis=1), -item_factors.min(axis=1))
+    is_sound = greatest <= MAX_FACTOR  # NaN is not
+    if not is_sound.all():
+        row = int(np.argmin(is_sound))
+        what = "has a factor beyond 1e30" if np.isfinite(greatest[row]) else "is not finite"
+        raise ModelError(f"item_factors.npy: row {row} {what}")
     fit = np.isfinite(popularity) & (popularity >= 0)
     if not fit.all():
         row = int(np.argmin(fit))
@@ -176,6 +193,26 @@ def _ensure_distinct(item_ids: Sequence[str], keys: NDArray[np.uint64]) -> None:
         first, second = (int(order[collisions[0]]), int(order[collisions[0] + 1]))
         what = "the same id" if item_ids[first] == item_ids[second] else "colliding keys"
         raise ModelError(f"item_ids.json: rows {first} and {second} have {what}")
+
+
+def _whitening(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
+    """Return L⁻ᵀ of G + λI = L Lᵀ."""
+    regularized = gram + regularization * np.eye(len(gram))
+    try:
+        lower = np.linalg.cholesky(regularized)
+        eigenvalues = np.linalg.eigvalsh(regularized)
+    except np.linalg.LinAlgError as error:
+        raise ModelError(
+            "item_factors.npy: VᵀV + λI is not positive definite; raise the regularization"
+        ) from error
+    if not eigenvalues[-1] <= MAX_CONDITION * eigenvalues[0]:
+        raise ModelError(
+            f"item_factors.npy: VᵀV + λI is not positive definite by enough: its eigenvalues are "
+            f"{eigenvalues[0]:.1e} to {eigenvalues[-1]:.1e}, the greatest may be "
+            f"{MAX_CONDITION:g} times the least; raise the regularization"
+        )
+    whitening: NDArray[np.float64] = np.linalg.inv(lower).T.copy()
+    return whitening
 
 
 def _gram(item_factors: NDArray[np.float32]) -> NDArray[np.float64]:

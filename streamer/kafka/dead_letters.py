@@ -1,8 +1,9 @@
 """Dead letters: rejected records, kept with their reason so that they can be sent again.
 
 A letter has the original key, value, headers and time, and headers `reason`, `topic`, `partition`
-and `offset`. One that is too large to be kept whole holds the SHA-256 and the size of its value; so
-does one that the broker refuses for good, which is dated now, with its time in `timestamp`.
+and `offset`. Where key and headers are too large beside the value, the larger of them is left out,
+or both, and a header says so. A value that is too large is kept as its SHA-256 and its size; so is
+what the broker refuses for good, which is dated now, with its time in `timestamp`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from streamer.pipeline.records import Partition, Record, Rejected
 
 MAX_LETTER_BYTES: Final = 2 * MAX_VALUE_BYTES
 """Of value, key and headers together; a letter must never be too large for the broker."""
+_HEADER_BYTES: Final = 8
+"""What a header takes beside its name and value, at most and about."""
+_DROPPED: Final = b"too large"
 
 
 NEVER_TAKEN: Final = frozenset(
@@ -117,11 +121,7 @@ class KafkaDeadLetters:
     def _send_one(self, letter: Rejected) -> None:
         record = letter.record
         is_reduced = (record.partition, record.offset) in self._reduced
-        is_whole = (
-            not is_reduced
-            and _size(record) <= MAX_LETTER_BYTES
-            and len(record.value or b"") <= MAX_VALUE_BYTES
-        )
+        key, value, headers = (None, _stand_in(record), []) if is_reduced else _kept(record)
 
         def on_delivery(error: KafkaError | None, _: Message) -> None:
             self._n_pending -= 1
@@ -133,10 +133,10 @@ class KafkaDeadLetters:
         try:
             self._producer.produce(
                 record.partition.topic + self._suffix,
-                key=record.key if is_whole else None,
-                value=record.value if is_whole else _stand_in(record),
+                key=key,
+                value=value,
                 headers=[
-                    *(record.headers if is_whole else ()),
+                    *headers,
                     *_headers(letter),
                     *([("timestamp", b"%d" % record.timestamp_ms)] if is_reduced else []),
                 ],
@@ -163,9 +163,28 @@ def _headers(letter: Rejected) -> list[tuple[str, bytes]]:
     ]
 
 
-def _size(record: Record) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-    return len(record.value or b"") + len(record.key or b"") + headers
+_Content = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+
+
+def _kept(record: Record) -> _Content:
+    """Return the key, value and headers that a letter has room for."""
+    key, value, headers = record.key, record.value, list(record.headers)
+    if len(value or b"") > MAX_VALUE_BYTES:
+        return None, _stand_in(record), []
+    room = MAX_LETTER_BYTES - len(value or b"")
+    key_bytes, headers_bytes = len(key or b""), _size(headers)
+    is_key_dropped = key_bytes + headers_bytes > room and (
+        key_bytes > headers_bytes or key_bytes > room
+    )
+    if headers_bytes + (0 if is_key_dropped else key_bytes) > room:
+        headers = [("headers_dropped", _DROPPED)]
+    if is_key_dropped:
+        key, headers = None, [*headers, ("key_dropped", _DROPPED)]
+    return key, value, headers
+
+
+def _size(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return sum(len(name.encode()) + len(value or b"") + _HEADER_BYTES for name, value in headers)
 
 
 def _stand_in(record: Record) -> bytes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -14,10 +17,28 @@ from streamer.errors import ModelError
 
 _PICKLE_HEADS: Final = (b"\x80", b"(", b"]", b"}")
 """First byte of a pickle of protocol 2 and later, and the usual ones of protocol 0 and 1."""
-_HEADER_READERS: Final = {
-    (1, 0): npy.read_array_header_1_0,
-    (2, 0): npy.read_array_header_2_0,
-}
+_LENGTH_BYTES: Final = {b"\1\0": 2, b"\2\0": 4}
+"""Of the header's length. Version 3 is for structured dtypes alone, which no model has."""
+_MAX_HEADER_BYTES: Final = 4096
+"""Writers pad a plain array's header to a multiple of 64 bytes, a few to a page."""
+_FIELD: Final = re.compile(
+    r"""\s*(['"])(?P<name>descr|fortran_order|shape)\1\s*:\s*
+    (?: (['"]) (?P<descr>[<>|=]?[A-Za-z?][0-9]{0,9}) \3
+      | (?P<order>True|False)
+      | \( (?P<shape>[0-9\s,]{0,80}) \) )\s*(?:,|$)""",
+    re.VERBOSE | re.ASCII,
+)
+_SIZES: Final = re.compile(r"(?:\s*[0-9]{1,18}\s*(?:,|$))*\s*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What stands before the data: where they begin, and what they are."""
+
+    offset: int
+    shape: tuple[int, ...]
+    is_fortran: bool
+    descr: str
 
 
 def map_array(
@@ -45,37 +66,78 @@ def _map_array(
     path: Path, dtypes: tuple[str, ...], shape: tuple[int, ...]
 ) -> NDArray[np.floating[Any]]:
     with path.open("rb") as file:
-        offset, found_shape, is_fortran, dtype = _read_header(file, path.name)
+        header = _read_header(file, path.name)
         size = os.fstat(file.fileno()).st_size
-    if dtype.hasobject:
+    if header.descr.lstrip("|=<>").startswith("O"):
         raise ModelError(f"{path.name}: holds pickled objects, which could run any code; refused")
-    if dtype not in [np.dtype(name).newbyteorder("<") for name in dtypes]:
-        raise ModelError(f"{path.name}: dtype {dtype}, expected {' or '.join(dtypes)}")
-    if found_shape != shape:
-        raise ModelError(f"{path.name}: shape {found_shape}, the manifest says {shape}")
-    expected_size = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    dtype = _dtype(header.descr)
+    # NumPy takes None for float64 when it compares dtypes.
+    if dtype is None or dtype not in [np.dtype(name).newbyteorder("<") for name in dtypes]:
+        shown = header.descr if dtype is None else dtype
+        raise ModelError(f"{path.name}: dtype {shown}, expected {' or '.join(dtypes)}")
+    if header.shape != shape:
+        raise ModelError(f"{path.name}: shape {header.shape}, the manifest says {shape}")
+    expected_size = header.offset + dtype.itemsize * math.prod(shape)
     if size != expected_size:
         raise ModelError(f"{path.name}: {size} bytes, expected {expected_size}; cut short?")
-    mapped = np.memmap(
-        path, dtype, mode="r", offset=offset, shape=shape, order="F" if is_fortran else "C"
-    )
+    order: Literal["F", "C"] = "F" if header.is_fortran else "C"
+    mapped = np.memmap(path, dtype, mode="r", offset=header.offset, shape=shape, order=order)
     # The plain view keeps the mapping alive and is indexed several times faster than np.memmap.
     return mapped.view(np.ndarray)
 
 
-def _read_header(file: BinaryIO, name: str) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
-    """Return where the data begin, and what they are."""
+def _dtype(descr: str) -> np.dtype[Any] | None:
+    try:
+        return np.dtype(descr)
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_header(file: BinaryIO, name: str) -> _Header:
+    """Read the header of format 1 or 2, a Python literal, without evaluating it.
+
+    NumPy's own reader takes any length, any nesting and the headers of Python 2, and raises
+    whatever Python's parser and tokenizer may raise.
+    """
     head = file.read(npy.MAGIC_LEN)
     if not head.startswith(npy.MAGIC_PREFIX):
         what = (
             "a pickle, which could run any code" if head.startswith(_PICKLE_HEADS) else "not .npy"
         )
         raise ModelError(f"{name}: {what}; refused")
-    file.seek(0)
-    try:
-        # Version 3 is for structured dtypes alone, which no model has.
-        read = _HEADER_READERS[npy.read_magic(file)]
-        shape, is_fortran, dtype = read(file)
-    except (KeyError, ValueError, TypeError, SyntaxError) as error:
-        raise ModelError(f"{name}: broken .npy header") from error
-    return file.tell(), shape, is_fortran, dtype
+    n_length_bytes = _LENGTH_BYTES.get(head[-2:], 0)
+    length = int.from_bytes(file.read(n_length_bytes), "little")
+    text = file.read(length).decode("latin-1") if length <= _MAX_HEADER_BYTES else ""
+    fields = _fields(text.strip()) if len(text) == length else None
+    if not fields:
+        raise ModelError(f"{name}: broken .npy header")
+    return _Header(
+        offset=file.tell(),
+        shape=tuple(int(size) for size in fields["shape"].split(",") if size.strip()),
+        is_fortran=fields["fortran_order"] == "True",
+        descr=fields["descr"],
+    )
+
+
+def _fields(text: str) -> dict[str, str] | None:
+    """Return the three fields of a header of a plain array, or None if it is none."""
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    fields: dict[str, str] = {}
+    body, position = text[1:-1].rstrip(), 0
+    while position < len(body):
+        found = _FIELD.match(body, position)
+        if found is None:
+            return None
+        value = {
+            "descr": found["descr"],
+            "fortran_order": found["order"],
+            "shape": found["shape"],
+        }[found["name"]]
+        if value is None:
+            return None
+        fields[found["name"]] = value
+        position = found.end()
+    if len(fields) != 3 or not _SIZES.fullmatch(fields["shape"]):
+        return None
+    return fields

@@ -6,10 +6,12 @@ before anything is read, pickles are refused, and every complaint names the file
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +32,8 @@ POPULARITY: Final = "popularity.npy"
 FILES: Final = (MANIFEST, ITEM_IDS, ITEM_FACTORS, POPULARITY)
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
+MAX_ITEM_IDS_BYTES: Final = 1 << 30
+"""Ten million ids of a hundred bytes."""
 _MAX_ID_JSON_BYTES: Final = 6 * MAX_ID_BYTES + 64
 """An id in JSON: every character escaped as six, quotes, comma, and room for indentation."""
 
@@ -97,9 +101,9 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    if not folder.is_dir():
+    if not _is(S_ISDIR, folder):
         raise ModelError("no such folder")
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    missing = [name for name in FILES if not _is(S_ISREG, folder / name)]
     if missing:
         raise ModelError(f"missing {', '.join(missing)}")
     return decode_manifest(_read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES))
@@ -126,7 +130,7 @@ def as_popularity(popularity: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def _read_item_ids(path: Path, n_items: int) -> list[str]:
-    content = _read_bytes(path, _MAX_ID_JSON_BYTES * n_items + 1024)
+    content = _read_bytes(path, min(_MAX_ID_JSON_BYTES * n_items + 1024, MAX_ITEM_IDS_BYTES))
     try:
         item_ids = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -153,12 +157,24 @@ def ensure_item_ids(item_ids: list[Any]) -> None:
             )
 
 
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    """Say whether the path is, or links to, a file of this kind that can be reached."""
+    try:
+        return kind(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ModelError(f"{path.name}: cannot be read: {error.strerror}") from error
+
+
 def _read_bytes(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            # Read no more than is there: the buffer is allocated before it is filled.
+            content = file.read(size + 1) if size <= most else b""
     except OSError as error:
         raise ModelError(f"{path.name}: cannot be read: {error.strerror}") from error
-    if len(content) > most:
+    if max(size, len(content)) > most:
         raise ModelError(f"{path.name}: longer than {most} bytes")
     return content

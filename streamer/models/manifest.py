@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from reprlib import Repr
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,7 @@ MAX_FACTORS: Final = 1024
 
 _MODEL_ID: Final = re.compile(r"[0-9a-f]{16}")
 _OPTIONAL_NUMBERS: Final = ("recency_half_life", "recency_floor", "blend_half_life_s")
+_SHORT: Final = Repr()
 _SIGNAL_NAMES: Final = tuple(signal.name for signal in fields(Signals))
 
 
@@ -83,11 +85,12 @@ def decode_manifest(content: bytes) -> Manifest:
         raise ModelError("manifest.json: not an object")
     found = payload.get("format")
     if type(found) is not int or found != FORMAT:
-        raise ModelError(f"manifest.json: format is {found!r}; this version reads {FORMAT}")
+        raise ModelError(f"manifest.json: format is {_shown(found)}; this version reads {FORMAT}")
     model_id = payload.get("model_id")
     if not isinstance(model_id, str) or not is_model_id(model_id):
         raise ModelError(
-            f"manifest.json: model_id is {model_id!r}; expected 16 lowercase hexadecimal digits"
+            f"manifest.json: model_id is {_shown(model_id)}; "
+            "expected 16 lowercase hexadecimal digits"
         )
     return Manifest(
         model_id=model_id,
@@ -135,7 +138,7 @@ def _signals(payload: object) -> Signals:
     unknown = sorted(payload.keys() - set(_SIGNAL_NAMES))
     if unknown:
         raise ModelError(
-            f"manifest.json: signals.{unknown[0]} is not a signal; "
+            f"manifest.json: signals: {_shown(unknown[0])} is not a signal; "
             f"known: {', '.join(_SIGNAL_NAMES)}"
         )
     return Signals(**{name: _number(payload, name, "signals.") for name in payload})
@@ -146,7 +149,7 @@ def _number(payload: Mapping[str, Any], name: str, prefix: str = "") -> float:
         raise ModelError(f"manifest.json: {prefix}{name} is missing")
     value = payload[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelError(f"manifest.json: {prefix}{name} is {value!r}; expected a number")
+        raise ModelError(f"manifest.json: {prefix}{name} is {_shown(value)}; expected a number")
     return float(value)
 
 
@@ -155,14 +158,22 @@ def _size(payload: Mapping[str, Any], name: str, most: int) -> int:
         raise ModelError(f"manifest.json: {name} is missing")
     value = payload[name]
     if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"manifest.json: {name} is {value!r}; expected an integer, 1 to {most}")
+        raise ModelError(
+            f"manifest.json: {name} is {_shown(value)}; expected an integer, 1 to {most}"
+        )
     return value
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message: short and on one line, however long or deep it is."""
+    return _SHORT.repr(value)
 
 
 def _trained_through(payload: Mapping[str, Any]) -> int | None:
     value = payload.get("trained_through")
     if value is not None and (type(value) is not int or value < 0):
         raise ModelError(
-            f"manifest.json: trained_through is {value!r}; expected epoch milliseconds or null"
+            f"manifest.json: trained_through is {_shown(value)}; "
+            "expected epoch milliseconds or null"
         )
     return value

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from streamer.errors import StoreUnavailable
+
+_TIME: Final = re.compile(rb"[0-9]{1,19}")
+"""Epoch milliseconds; a longer number has no age that a float could hold."""
 
 
 class Freshness:
@@ -34,13 +39,10 @@ class Freshness:
 def oldest_fresh_ms(fields: Mapping[bytes, bytes], group_id: str) -> int | None:
     """Return the time before which everything appended to *any* partition is readable.
 
-    None if the group has no field, or one that is not a number: then nobody vouches for anything.
+    None if the group has no field, or one that is no time: then nobody vouches for anything.
     """
     prefix = f"{group_id}/".encode()
-    try:
-        return min(
-            (int(value) for field, value in fields.items() if field.startswith(prefix)),
-            default=None,
-        )
-    except ValueError:
+    values = [value for field, value in fields.items() if field.startswith(prefix)]
+    if not all(map(_TIME.fullmatch, values)):
         return None
+    return min(map(int, values), default=None)

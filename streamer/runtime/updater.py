@@ -97,6 +97,8 @@ class Updater:
         self._jitter = jitter
         self._refolding: LiveModel | None = None
         self._to_refold: list[str] = []
+        self._n_quarantined = 0
+        """Moved aside by attempts that failed afterwards; part of the next report."""
 
     def apply(
         self, user_ids: Sequence[str], arrived: Interactions, live: LiveModel | None
@@ -107,8 +109,19 @@ class Updater:
             StoreUnavailable: Nothing may be acknowledged; call again with the same arguments.
         """
         report = Report()
-        if not user_ids:
-            return report
+        if user_ids:
+            self._apply(user_ids, arrived, live, report)
+            report.n_quarantined += self._n_quarantined
+            self._n_quarantined = 0
+        return report
+
+    def _apply(
+        self,
+        user_ids: Sequence[str],
+        arrived: Interactions,
+        live: LiveModel | None,
+        report: Report,
+    ) -> None:
         if live is not None:
             report.n_unknown_items = count_unknown_items(arrived, live.model)
         started = self._clock()
@@ -117,7 +130,7 @@ class Updater:
         for conflict_round in range(MAX_CONFLICT_ROUNDS):
             outcome = self._attempt(user_ids, known, arrived, live, report)
             if not outcome.conflicts:
-                return report
+                return
             report.n_conflicts += len(outcome.conflicts)
             if conflict_round:  # the first retry is at once: usually it was a stale cache
                 bound = min(MAX_BACK_OFF_SECONDS, 0.002 * 2**conflict_round)
@@ -130,7 +143,7 @@ class Updater:
             self._cache.drop(user_ids)
             stored = [outcome.conflicts[row] for row in rows.tolist()]
             foreign = [row in outcome.foreign for row in rows.tolist()]
-            known = self._mended(user_ids, stored, foreign, report)
+            known = self._mended(user_ids, stored, foreign)
         raise StoreUnavailable(
             f"{len(user_ids)} users are written by somebody else all the time", kind="conflicts"
         )
@@ -172,7 +185,7 @@ class Updater:
         report.seconds["fold_in"] += planned - started
         report.seconds["write"] += self._clock() - planned
         report.n_superseded += outcome.n_superseded
-        report.n_quarantined += outcome.n_quarantined
+        self._n_quarantined += outcome.n_quarantined
         report.n_bytes += outcome.n_bytes
         report.folded += Counter(step.n_folded)
         report.fold_rejected += Counter(step.n_fold_rejected)
@@ -202,7 +215,7 @@ class Updater:
         if miss_rows:
             missing = [user_ids[row] for row in miss_rows]
             stored = self._store.read_histories(missing)
-            read = self._mended(missing, stored, [False] * len(missing), report)
+            read = self._mended(missing, stored, [False] * len(missing))
             known.put(np.array(miss_rows, np.intp), read)
         return known
 
@@ -211,11 +224,10 @@ class Updater:
         user_ids: Sequence[str],
         stored: Sequence[bytes | None],
         foreign: Sequence[bool],
-        report: Report,
     ) -> Known:
         """Decode stored values; broken ones are moved aside and count as absent."""
         histories, digests, is_broken = decode(stored)
         for row in np.flatnonzero(is_broken | np.array(foreign, bool)).tolist():
             self._store.quarantine(user_ids[row], None if foreign[row] else stored[row])
-            report.n_quarantined += 1
+            self._n_quarantined += 1
         return Known(histories, digests, np.full(len(user_ids), NO_GENERATION, np.int64))

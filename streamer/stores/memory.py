@@ -59,9 +59,11 @@ class MemoryState:
         """Write every user of `rows` whose stored digest is the expected one.
 
         Returns:
-            None, with nothing written, if an acknowledged write of this writer is missing.
+            None, with nothing written, if an acknowledged write of this writer is missing, or if
+            a later one came first: this one waited where nobody listens any more.
         """
-        if not self._remembers(writer):
+        is_late = self.sequences.get(writer.number, 0) >= writer.attempted
+        if is_late or not self._remembers(writer):
             return None
         self.sequences[writer.number] = writer.attempted
         conflicts: dict[int, bytes | None] = {}

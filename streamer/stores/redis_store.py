@@ -33,7 +33,7 @@ from streamer.stores.keys import (
 )
 
 VARIANT_NAME: Final = re.compile(rb"[a-z0-9_-]{1,32}")
-MARK: Final = re.compile(rb"(\d{1,19})(?: ([!-~]{1,64}))?")
+MARK: Final = re.compile(rb"(\d{1,18})(?: ([!-~]{1,64}))?")
 MAX_USERS_PER_CALL: Final = 500
 DAY_MS: Final = 86_400_000
 

@@ -628,6 +628,19 @@ class TestRedisStore(FeatureStoreContract):
         assert bench.store.read_histories(["ann", "ben", "cleo"]) == [state.to_bytes()] * 2 + [None]
         assert bench.store.read_marks([P0]) == {P0: Mark(5)}
 
+    def test_a_call_that_arrives_after_the_next_one_does_nothing(self, bench):
+        """It waited in a frozen server's buffer; its writer gave up and repeated it since then."""
+        sent, script = [], bench.store._scripts["write"]
+        execute = script._execute
+        script._execute = lambda *call: sent.append(call) or execute(*call)
+        late, state = watched("x", forgotten_before_ms=NOON_MS - 1), watched("x")
+        bench.store.write(user_writes(Row("ben", ABSENT, late.to_bytes())))
+        bench.client.delete(oracle.history_key("ben"))  # as if the call had not arrived yet
+        bench.store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
+        assert bench.client.execute_command(*sent[0]) is None
+        assert bench.store.read_histories(["ann", "ben"]) == [state.to_bytes(), None]
+        bench.store.move_marks({P0: MarkMove(None, Mark(5))})  # and nothing looks lost
+
 
 # --- a Redis that does not answer ----------------------------------------------------------------
 

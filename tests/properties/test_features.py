@@ -1,7 +1,6 @@
 """Feature bytes: round trips at both dtypes, rows that must not be published, and hostile bytes."""
 
 import random
-import struct
 
 import numpy as np
 import oracle
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from judges import FEATURE_NUMBERS, ensure_features_are_judged_as_by_the_oracle
 from strategies import examples, seeds
 
 from streamer.factors import (
@@ -16,12 +16,10 @@ from streamer.factors import (
     Stamp,
     UserFactors,
     decode_features,
-    decode_many_features,
     encode_features,
 )
 
 F16_MAX = 65_504
-NUMBERS = ("model_id", "history_digest", "generation", "learner_id", "as_of_ms", "written_ms")
 
 u32 = st.integers(0, (1 << 32) - 1)
 u48 = st.integers(0, oracle.LATEST_MS)
@@ -93,7 +91,7 @@ def test_features_are_the_documented_bytes_and_read_back(batch, stamp):
         if decoded is not None:
             np.testing.assert_array_equal(decoded.vectors, np.float32(written))
             assert decoded.vectors.dtype == np.float32
-            for name in (*NUMBERS, "n_interactions", "n_solved"):
+            for name in FEATURE_NUMBERS:
                 assert getattr(decoded, name) == getattr(features, name)
 
 
@@ -128,18 +126,6 @@ def test_half_precision_costs_little(table):
     assert (off_by <= np.maximum(np.abs(table[0]) * 2.0**-11, 2.0**-25)).all()
 
 
-def judged(value):
-    """The oracle's reading, None where the value is not sound."""
-    if len(value) < 64 or value[:3] != b"SF\x01" or value[3] not in oracle.DTYPES:
-        return None
-    n_numbers = value[4] * struct.unpack_from("<H", value, 6)[0]
-    if n_numbers == 0 or len(value) != 64 + n_numbers * np.dtype(oracle.DTYPES[value[3]]).itemsize:
-        return None
-    tidy = value[:5] + b"\0" + value[6:52] + bytes(12) + value[64:]  # reserved bytes do not count
-    features = oracle.read_features(tidy)
-    return features if np.isfinite(features.vectors).all() else None
-
-
 @given(batches(), stamps, seeds, st.sampled_from(["cut", "flip", "grow", "head", "none"]))
 @examples(200)
 def test_any_bytes_are_features_or_nothing(batch, stamp, seed, damage):
@@ -155,12 +141,4 @@ def test_any_bytes_are_features_or_nothing(batch, stamp, seed, damage):
             spoiled += rolls.randbytes(rolls.choice([1, 2, 4, 8]))
         elif damage == "head" and spoiled:
             spoiled[rolls.randrange(min(8, len(spoiled)))] = rolls.choice([0, 1, 2, 3, 255])
-        expected, [decoded, absent] = (
-            judged(bytes(spoiled)),
-            decode_many_features([bytes(spoiled), None]),
-        )
-        assert absent is None
-        assert (decoded is None) == (expected is None)
-        if expected is not None:
-            np.testing.assert_array_equal(decoded.vectors, np.float32(expected.vectors))
-            assert all(getattr(decoded, name) == getattr(expected, name) for name in NUMBERS)
+        ensure_features_are_judged_as_by_the_oracle(bytes(spoiled))

@@ -7,6 +7,7 @@ import numpy as np
 import oracle
 from hypothesis import given
 from hypothesis import strategies as st
+from judges import ensure_histories_are_judged_as_by_the_oracle, forge_history
 from strategies import drawn_interactions, examples, seeds, states
 
 from streamer.history import (
@@ -43,32 +44,6 @@ def mutilate(value, rolls):
         case 7:
             return rolls.randbytes(rolls.choice([0, 1, 23, 24, 40, 904, 905]))
     return bytes(value)
-
-
-def forge(entries, forgotten_before_ms, count=None):
-    """Return well-formed bytes with the right digest, whatever the entries are."""
-    digest = sum(oracle.mix(key + oracle.mix(word)) for key, word in entries)
-    digest = (digest + oracle.mix(forgotten_before_ms + 1)) & oracle.U64
-    count = len(entries) if count is None else count
-    header = struct.pack("<2sBBHHQQ", b"SH", 1, 0, count, 0, digest, forgotten_before_ms)
-    return header + b"".join(struct.pack("<QQ", *entry) for entry in entries)
-
-
-def ensure_judged_as_by_the_oracle(blobs):
-    histories, found, is_broken = decode(blobs)
-    again = encode(histories, digests(histories))
-    for row, blob in enumerate(blobs):
-        if blob is None or not oracle.is_sound(blob):
-            assert bool(is_broken[row]) is (blob is not None), blob
-            assert found[row] == ABSENT_DIGEST
-            assert histories.counts[row] == histories.forgotten_before_ms[row] == 0
-            assert not histories.words[row].any()
-            assert not histories.item_keys[row].any()
-        else:
-            assert not is_broken[row], blob
-            assert int(found[row]) == oracle.read_history(blob).digest
-            assert again[row][:3] + again[row][4:6] == blob[:3] + blob[4:6]
-            assert again[row][8:] == blob[8:]
 
 
 @given(st.lists(st.one_of(st.none(), states()), max_size=5))
@@ -109,13 +84,13 @@ def test_mutilated_bytes_are_flagged_and_harm_no_neighbor(victims):
     for state, seed in victims:
         value = state.to_bytes()
         blobs += [value, mutilate(value, random.Random(seed)), None]
-    ensure_judged_as_by_the_oracle(blobs)
+    ensure_histories_are_judged_as_by_the_oracle(blobs)
 
 
 @given(st.lists(st.binary(max_size=1000), max_size=4))
 @examples(40)
 def test_any_bytes_can_be_decoded(blobs):
-    ensure_judged_as_by_the_oracle(blobs)
+    ensure_histories_are_judged_as_by_the_oracle(blobs)
 
 
 @given(
@@ -129,7 +104,7 @@ def test_a_forged_digest_does_not_make_a_history(interactions, order, forgotten_
     entries = [(each.item_key, each.word) for each in interactions]
     if order == "newest first":
         entries.sort(key=lambda entry: (entry[1], entry[0]), reverse=True)
-    ensure_judged_as_by_the_oracle([forge(entries, forgotten_before_ms)])
+    ensure_histories_are_judged_as_by_the_oracle([forge_history(entries, forgotten_before_ms)])
 
 
 @given(drawn_interactions(), st.integers(1, 1000), st.integers(0, 255))
@@ -138,7 +113,7 @@ def test_one_key_twice_is_broken(entry, older_by_ms, value):
     """A last-writer-wins map holds a key once; twice it would count twice in the fold-in."""
     older = oracle.word(entry.event_time_ms - older_by_ms, value, entry.kind)
     entries = [(entry.item_key, entry.word), (entry.item_key, older)]
-    ensure_judged_as_by_the_oracle([forge(entries, 0)])
+    ensure_histories_are_judged_as_by_the_oracle([forge_history(entries, 0)])
 
 
 @given(seeds, st.integers(1, 60), st.sampled_from(list(oracle.KINDS.values())))
@@ -147,13 +122,15 @@ def test_a_group_beyond_its_capacity_is_broken(seed, n_entries, kind):
     rolls = random.Random(seed)
     words = sorted(rolls.sample(range(1 << 40, 1 << 41), n_entries), reverse=True)
     entries = [(rolls.getrandbits(64), oracle.word(when, 0, kind)) for when in words]
-    ensure_judged_as_by_the_oracle([forge(entries, 0)])
+    ensure_histories_are_judged_as_by_the_oracle([forge_history(entries, 0)])
 
 
 @given(st.integers(0, 255), st.integers(1, 1 << 40))
 @examples(40)
 def test_a_number_that_is_no_kind_is_broken(kind, event_time_ms):
-    ensure_judged_as_by_the_oracle([forge([(1, oracle.word(event_time_ms, 0, kind))], 0)])
+    ensure_histories_are_judged_as_by_the_oracle(
+        [forge_history([(1, oracle.word(event_time_ms, 0, kind))], 0)]
+    )
 
 
 @given(states(), seeds)
@@ -162,7 +139,7 @@ def test_the_digest_tells_any_two_states_apart_and_ignores_the_order(state, seed
     rolls = random.Random(seed)
     entries = [(entry.item_key, entry.word) for entry in state.newest_first()]
     rolls.shuffle(entries)
-    shuffled = forge(entries, state.forgotten_before_ms)
+    shuffled = forge_history(entries, state.forgotten_before_ms)
     assert shuffled[8:16] == state.to_bytes()[8:16]
     other = oracle.State(dict(state.entries), state.forgotten_before_ms + 1)
     histories, _, _ = decode([state.to_bytes()])

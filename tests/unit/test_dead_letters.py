@@ -103,16 +103,8 @@ def test_letters_are_acknowledged_by_all_replicas_and_never_doubled_by_the_clien
     assert settings["client.id"] == "me"
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"value": b"x" * (MAX_VALUE_BYTES + 1)},
-        {"key": b"k" * (2 * MAX_VALUE_BYTES)},
-        {"headers": (("h", b"x" * (2 * MAX_VALUE_BYTES)),)},
-    ],
-)
-def test_what_is_too_large_is_kept_as_hash_and_size(letters, more):
-    letter = rejected(**more)
+def test_a_value_that_is_too_large_is_kept_as_hash_and_size(letters):
+    letter = rejected(b"x" * (MAX_VALUE_BYTES + 1), headers=(("trace", b"abc"),))
     letters.send([letter])
     (sent,) = letters._producer.sent
     assert json.loads(sent["value"]) == {
@@ -121,6 +113,32 @@ def test_what_is_too_large_is_kept_as_hash_and_size(letters, more):
     }
     assert sent["key"] is None
     assert headers_of(sent).keys() == {"reason", "topic", "partition", "offset"}
+
+
+LARGE, HUGE = b"x" * MAX_VALUE_BYTES, b"x" * (2 * MAX_VALUE_BYTES)
+OURS = ["reason", "topic", "partition", "offset"]
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "kept_key", "kept_names"),
+    [
+        (HUGE, [("h", b"1")], None, ["h", "key_dropped"]),
+        (b"k", [("h", HUGE)], b"k", ["headers_dropped"]),
+        (HUGE, [("h", HUGE)], None, ["headers_dropped", "key_dropped"]),
+        (LARGE, [("h", LARGE)], LARGE, ["headers_dropped"]),
+        (LARGE + b"x" * 40, [("h", LARGE[:-20])], None, ["h", "key_dropped"]),
+        (None, [("", None)] * 20_000, None, ["headers_dropped"]),
+        (None, [("é" * MAX_VALUE_BYTES, None)], None, ["headers_dropped"]),
+    ],
+    ids=["key", "headers", "each", "both", "key is the larger", "many", "characters"],
+)
+def test_key_or_headers_that_are_too_large_do_not_cost_the_value(
+    letters, key, headers, kept_key, kept_names
+):
+    letters.send([rejected(b"bad", key=key, headers=headers)])
+    (sent,) = letters._producer.sent
+    assert (sent["key"], sent["value"]) == (kept_key, b"bad")
+    assert [name for name, _ in sent["headers"]] == kept_names + OURS
 
 
 def test_a_value_of_exactly_64_kib_is_kept_whole(letters):

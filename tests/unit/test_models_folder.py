@@ -1,7 +1,9 @@
 import gc
 import io
 import json
+import os
 import pickle
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -183,6 +185,10 @@ def bytes_of(array, **options):
     return buffer.getvalue()
 
 
+def npy_of(header):
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + b"x" * 16
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -196,6 +202,13 @@ def bytes_of(array, **options):
         (bytes_of(np.ones((2, 2), np.float32))[:40], "broken .npy header"),
         (bytes_of(np.ones((2, 2), np.float32), version=(3, 0)), "broken .npy header"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b"(" * 1000, "broken .npy header"),
+        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 2L), }"), "broken"),
+        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), 'x': 1}"), "broken"),
+        (npy_of("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 2)}"), "broken"),
+        (npy_of("{'descr': '<f4', 'shape': (2, 2)}"), "broken"),
+        (npy_of("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 2)}"), "broken"),
+        (npy_of("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2)}"), "pickled objects"),
+        (npy_of("{'descr': '<q7', 'fortran_order': False, 'shape': (2, 2)}"), "dtype <q7"),
     ],
 )
 def test_a_file_that_is_no_plain_array_is_refused(golden, content, message):
@@ -203,6 +216,14 @@ def test_a_file_that_is_no_plain_array_is_refused(golden, content, message):
     refusal = refusal_of(golden)
     assert refusal.startswith("item_factors.npy: ")
     assert message in refusal
+
+
+def test_an_array_file_that_another_program_wrote_loads(golden):
+    header = b'{"shape":(2,2,),"descr":"<f4", "fortran_order" : False}'
+    body = golden_parts()["item_factors"].tobytes()
+    content = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + body
+    (golden / "item_factors.npy").write_bytes(content)
+    assert content_id(load_model(golden)) == GOLDEN_ID
 
 
 def test_an_array_file_in_the_second_format_loads(golden):
@@ -263,6 +284,47 @@ def test_a_gram_matrix_that_is_not_positive_definite_is_refused(golden):
     edit_manifest(golden, regularization=1e-9)
     refusal = refusal_of(golden)
     assert refusal.startswith("item_factors.npy: VᵀV + λI is not positive definite")
+
+
+def test_a_matrix_that_float64_can_hardly_invert_is_refused(golden):
+    """One title twice: beside the direction of its factors there is nothing but λ."""
+    np.save(golden / "item_factors.npy", np.ones((2, 2), np.float32))
+    edit_manifest(golden, regularization=4.1e-11)
+    assert load_model(golden).n_factors == 2
+    edit_manifest(golden, regularization=3.9e-11)
+    refusal = refusal_of(golden)
+    assert refusal.startswith("item_factors.npy: VᵀV + λI is not positive definite by enough: ")
+    assert refusal.endswith("raise the regularization")
+
+
+def test_a_factor_that_would_overflow_scores_is_refused(golden):
+    np.save(golden / "item_factors.npy", np.array([[1, 2], [1, -2e30]], np.float32))
+    assert refusal_of(golden) == "item_factors.npy: row 1 has a factor beyond 1e30"
+
+
+@pytest.mark.parametrize("name", ["item_ids.json", "item_factors.npy"])
+def test_a_file_of_holes_is_refused_unread(golden, name):
+    """A sparse file of 2 GiB costs its writer nothing, nor may it cost a reader."""
+    edit_manifest(golden, n_items=10_000_000, n_factors=1)
+    for file, shape in (("item_factors.npy", "(10000000, 1)"), ("popularity.npy", "(10000000,)")):
+        header = npy_of(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}")[:-16]
+        (golden / file).write_bytes(header)
+        os.truncate(golden / file, len(header) + 4 * 10_000_000)
+    if name == "item_factors.npy":  # four bytes of length in the second format
+        (golden / name).write_bytes(b"\x93NUMPY\2\0\xff\xff\xff\xff")
+    os.truncate(golden / name, 2 << 30)
+    tracemalloc.start()
+    try:
+        refusal_of(golden)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_cannot_be_reached_is_named(golden):
+    (golden / "popularity.npy").unlink()
+    (golden / "popularity.npy").symlink_to("x" * 300)
+    assert refusal_of(golden) == "popularity.npy: cannot be read: File name too long"
 
 
 def test_fewer_items_than_factors_are_fine(tmp_path):

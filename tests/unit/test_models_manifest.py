@@ -75,8 +75,16 @@ def test_a_manifest_without_a_required_field_is_refused_by_its_name(name):
         ({"recency_floor": 1.5}, "recency_floor is 1.5"),
         ({"recency_floor": None}, "recency_floor is None; expected a number"),
         ({"blend_half_life_s": -1}, "blend_half_life_s is -1.0"),
+        ({"alpha": 1e12}, "alpha is 1000000000000.0 and the greatest strength is 1.5; their"),
+        ({"alpha": 1e9}, "may be 1e+09 at most"),
+        ({"signals": {"play_least": 1e8}}, "alpha is 40.0 and the greatest strength is 100000000"),
+        ({"recency_half_life": 1e-300}, "recency_half_life is 1e-300; at least 1e-06"),
+        ({"blend_half_life_s": 1e-7}, "blend_half_life_s is 1e-07; at least 1e-06"),
+        ({"format": "x" * 9999}, "format is 'xxxx"),
+        ({"alpha": [[[[[[[[]]]]]]]]}, "alpha is [[[[[[[...]]]]]]]; expected a number"),
+        ({"signals": {"a\nb": 1}}, "signals: 'a\\nb' is not a signal"),
         ({"signals": []}, "signals is not an object"),
-        ({"signals": {"wink": 1}}, "signals.wink is not a signal; known: play_complete, "),
+        ({"signals": {"wink": 1}}, "signals: 'wink' is not a signal; known: play_complete, "),
         ({"signals": {"thumb_up": -1}}, "signals.thumb_up is -1.0"),
         ({"signals": {"thumb_up": "1"}}, "signals.thumb_up is '1'; expected a number"),
         ({"trained_through": "yesterday"}, "trained_through is 'yesterday'"),
@@ -88,6 +96,12 @@ def test_a_field_that_does_not_fit_refuses_the_manifest(changes, message):
         manifest_of(**changes)
     assert str(caught.value).startswith("manifest.json: ")
     assert message in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+
+
+def test_the_greatest_weight_that_is_exact_is_taken():
+    assert manifest_of(alpha=1e9 / 1.5).params.alpha == 1e9 / 1.5
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import pytest
+
 from streamer.errors import StoreUnavailable
 from streamer.reader.freshness import Freshness, oldest_fresh_ms
 
@@ -19,6 +21,11 @@ def test_nobody_vouches_where_the_group_has_no_field():
 def test_nobody_vouches_where_a_field_is_no_number():
     fields = {b"g/play-events/0": b"3000", b"g/play-events/1": b"soon"}
     assert oldest_fresh_ms(fields, "g") is None
+
+
+@pytest.mark.parametrize("value", [b"9" * 20, b"9" * 400, b"-5", b"1_000", b" 7", b"", b"7.5"])
+def test_a_value_that_is_no_time_vouches_for_nothing(value):
+    assert oldest_fresh_ms({b"g/play-events/0": b"3000", b"g/play-events/1": value}, "g") is None
 
 
 def test_the_age_counts_from_the_oldest_partition_and_is_never_negative():

@@ -543,6 +543,16 @@ def test_a_partition_without_a_leader_does_not_keep_the_others_waiting(bench):
     assert sorted(bench.checkpoints.admitted) == [BROWSES, PLAYS]
 
 
+def test_a_partition_that_cannot_be_sought_does_not_keep_the_others_waiting(bench):
+    bench.source.faults.plan("seek", BrokerUnavailable("no leader"))
+    bench.source.assign(PLAYS, BROWSES)
+    with pytest.raises(BrokerUnavailable, match="no leader"):
+        bench.checkpoints.admit()
+    assert bench.checkpoints.admitted == [BROWSES]
+    bench.checkpoints.admit()
+    assert sorted(bench.checkpoints.admitted) == [BROWSES, PLAYS]
+
+
 def expired(bench):
     return bench.metrics.registry.get_sample_value(
         "streamer_records_expired_total", {"topic": "play-events"}

@@ -296,6 +296,18 @@ def test_a_broken_value_is_moved_aside_and_rebuilt_from_the_batch(broken, is_cac
     assert store.values[oracle.history_key("ben")] == state_of(play("a")).to_bytes()
 
 
+@pytest.mark.parametrize("when", ["write", "answer"])
+def test_what_was_moved_aside_before_a_failure_is_in_the_report_of_the_retry(when):
+    store = FaultyStore()
+    updater = updater_on(store)
+    store.values[ANN] = b"x"
+    store.faults.plan(when, StoreUnavailable("it is down", kind="connection"))
+    with pytest.raises(StoreUnavailable):
+        learn(updater, {"ann": [play("a")]})
+    assert learn(updater, {"ann": [play("a")]}).n_quarantined == 1
+    assert learn(updater, {"ann": [play("b")]}).n_quarantined == 0, "counted once"
+
+
 def test_a_key_that_holds_no_string_is_moved_aside_and_rebuilt():
     class Foreign(FaultyStore):
         moved = None

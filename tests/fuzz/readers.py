@@ -1,0 +1,111 @@
+"""A reader over values of any bytes: what a request meets when somebody else wrote to Redis."""
+
+import struct
+
+import numpy as np
+from worlds import NOW_MS, live_model
+
+from streamer.factors import FeatureDtype, UserFactors, encode_features
+from streamer.factors.features import Stamp
+from streamer.history import HistoryBatch, Interactions, decode, digests, encode, merge, pack_word
+from streamer.reader import ReaderSettings
+from streamer.reader.circuit import Circuit
+from streamer.reader.draft import Moment
+from streamer.reader.live_model import ServedModel
+from streamer.reader.ranking import rank_rows, score, top_k_many
+from streamer.reader.reading import Reading
+from streamer.stores.keys import features_key, history_key
+
+SERVED = ServedModel(live_model().model, 1).prepare()
+WITH_MODEL = Moment(SERVED, 0.5, is_stale=False)
+WITHOUT_MODEL = Moment(None, None, is_stale=True)
+TITLES = ["title-1", "title-2", "nobody knows it"]
+
+
+class Values:
+    """The reader's port over a dict; there is nothing to be slow or away."""
+
+    def __init__(self):
+        self.values = {}
+
+    def read_values(self, keys):
+        return [self.values.get(key) for key in keys]
+
+    def read_fresh(self):
+        return {}
+
+    def read_pointer(self, variant):
+        return None
+
+    def close(self):
+        pass
+
+
+SOURCE = Values()
+READING = Reading(SOURCE, "default", ReaderSettings().learner, Circuit(1.0, lambda: NOW_MS / 1000))
+
+
+def read_hostile_values(features, history):
+    """Read the viewer with these values between two sound ones, in every way there is.
+
+    Yields:
+        Each read of that viewer, and whether its vectors must be of the reader's own model. What
+        the model ranks for it was asked for too, and the neighbors' reads were the usual ones.
+    """
+    SOURCE.values[features_key("default", "u-1")] = features
+    SOURCE.values[history_key("u-1")] = history
+    for key, value in NEIGHBOR.items():
+        SOURCE.values[key] = value
+    for moment in (WITH_MODEL, WITHOUT_MODEL):
+        vectors = None
+        for check_history in (False, True):
+            before, read, after = READING.read(
+                ["u-0", "u-1", "u-0"], moment, check_history=check_history
+            )
+            for neighbor in (before, after):
+                assert neighbor.error is None
+                assert neighbor.vectors is not None
+            if read.error == "broken_history":  # it takes no good features away
+                np.testing.assert_equal(read.vectors, vectors)
+            vectors = read.vectors
+            yield read, moment is WITH_MODEL
+            rank(read)
+
+
+def ours(features):
+    """Return the features with the id of the reader's model: then only they can be judged."""
+    model_id = struct.pack("<Q", SERVED.model.model_id)
+    return features[:8].ljust(8, b"\0") + model_id + features[16:]
+
+
+def rank(read):
+    [read] = READING.with_histories([read])
+    [best] = top_k_many([read], 5, NOW_MS, exclude_seen=True)
+    assert np.isfinite(best.scores).all()
+    assert len(best.item_ids) == len(best.scores) <= 5
+    assert not np.isnan(score(read, TITLES, NOW_MS)).any()
+    assert set(rank_rows(read, {"a": TITLES, "b": []}, NOW_MS)) == {"a", "b"}
+
+
+def sound_values():
+    """Return features and history of a viewer who has played two titles."""
+    keys = SERVED.model.item_keys[:2]
+    words = [pack_word(NOW_MS - age_ms, 200, 1) for age_ms in (1, 2)]
+    arrived = Interactions(
+        np.zeros(2, np.intp), keys, np.array(words, np.uint64), np.zeros(1, np.uint64)
+    )
+    histories, _ = merge(HistoryBatch.empty(1), arrived)
+    [history] = encode(histories, digests(histories))
+    vectors = np.arange(16, dtype=np.float32).reshape(1, 2, 8) / 8
+    factors = UserFactors(vectors, np.array([2], np.int64), np.zeros(1, bool))
+    stamp = Stamp(SERVED.model.model_id, 1, 11, FeatureDtype.F16, NOW_MS)
+    _, history_digests, _ = decode([history])
+    [features], _ = encode_features(
+        factors, history_digests, np.array([NOW_MS]), np.array([2]), stamp
+    )
+    return features, history
+
+
+NEIGHBOR = dict(
+    zip([features_key("default", "u-0"), history_key("u-0")], sound_values(), strict=True)
+)
