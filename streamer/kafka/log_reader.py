@@ -189,6 +189,21 @@ def read_log(
         yield from log.read(start, {partition: bound.high for partition, bound in bounds.items()})
 
 
+def read_record(
+    client: Mapping[str, str], bootstrap_servers: str, partition: Partition, offset: int
+) -> Record | None:
+    """Return one record; None if the topic does not hold it: not yet, or no more.
+
+    Raises:
+        BrokerUnavailable: The topic is missing, or the broker stopped answering.
+    """
+    with closing(KafkaLog(client, bootstrap_servers, [partition.topic])) as log:
+        bounds = log.bounds().get(partition)
+        if bounds is None or not bounds.low <= offset < bounds.high:
+            return None
+        return next(log.read({partition: offset}, {partition: offset + 1}), None)
+
+
 def _read_until(consumer: Consumer, until: Mapping[Partition, int]) -> Iterator[Record]:
     remaining = dict(until)
     heard_at = time.monotonic()

@@ -223,6 +223,32 @@ class FeatureStoreContract:
             assert bench.value(oracle.features_key("ann", variant)) is None
             assert bench.value(oracle.features_key("ben", variant)) is not None
 
+    def test_forgetting_deletes_imported_vectors_and_whatever_was_set_aside(self, bench):
+        before = watched("x")
+        for variant in ("default", "retired"):
+            bench.use_variant(variant)
+        for user in ("ann", "ben"):
+            bench.put(oracle.history_key(user), before.to_bytes())
+        keys = {
+            user: [
+                f"st:{kind}:{{{oracle.bucket(user)}}}:{variant}{user}"
+                for kind, variant in [
+                    ("u", "default:"),
+                    ("u", "retired:"),
+                    ("q:h", ""),
+                    ("q:f", "default:"),
+                    ("q:f", "retired:"),
+                    ("q:u", "retired:"),
+                ]
+            ]
+            for user in ("ann", "ben")
+        }
+        for key in keys["ann"] + keys["ben"]:
+            bench.put(key, b"something")
+        bench.store.write(user_writes(forget("ann", before)))
+        assert [key for key in keys["ann"] if bench.value(key) is not None] == []
+        assert [key for key in keys["ben"] if bench.value(key) is None] == []
+
     def test_of_several_forgotten_users_each_loses_their_own_features(self, bench):
         users, variants = ("ann", "ben", "cleo", "dora"), ("default", "retired")
         before = watched("x")
