@@ -82,11 +82,12 @@ def tombstone(receipt):
 def everything(deployment):
     """Return every key of Redis with all that it holds, as bytes."""
     readers = {
-        b"string": lambda key: [deployment.redis.get(key)],
+        b"string": lambda key: [deployment.redis.get(key) or b""],
         b"hash": lambda key: [x for pair in deployment.redis.hgetall(key).items() for x in pair],
         b"set": lambda key: list(deployment.redis.smembers(key)),
         b"list": lambda key: deployment.redis.lrange(key, 0, -1),
         b"zset": lambda key: deployment.redis.zrange(key, 0, -1),
+        b"none": lambda _: [],  # gone since it was found
     }
     return {key: readers[deployment.redis.type(key)](key) for key in deployment.redis.scan_iter()}
 
