@@ -73,13 +73,21 @@ class KafkaServer:
         program: From `streamer.dev.kafka_program.find_kafka_program`.
         folder: Where it keeps its log and its data; the caller removes it.
         properties: More of server.properties, above ours.
+        ports: Of the broker and of the controller; they must be free. None takes any.
+        cluster_id: Of the cluster that it is part of; None makes a cluster of one.
     """
 
     def __init__(
-        self, program: KafkaProgram, folder: Path, properties: Mapping[str, str] | None = None
+        self,
+        program: KafkaProgram,
+        folder: Path,
+        properties: Mapping[str, str] | None = None,
+        ports: tuple[int, int] | None = None,
+        cluster_id: str | None = None,
     ) -> None:
-        self.port, self._controller_port = free_ports(2)
-        self.cluster_id = _new_cluster_id()
+        self.port, self._controller_port = ports or free_ports(2)
+        self._is_alone = cluster_id is None
+        self.cluster_id = cluster_id or new_cluster_id()
         self._program = program
         self._folder = folder
         self._properties = dict(properties or {})
@@ -120,9 +128,14 @@ class KafkaServer:
             TransientError: It ended or was not ready in time; with the end of its log.
         """
         self._format_once()
-        client = _quiet_admin(self.bootstrap_servers)
+        client = quiet_admin(self.bootstrap_servers)
         self._process.start(lambda: self._is_ready(client), START_TIMEOUT_SECONDS)
-        _make_group_coordinator(client)
+        make_group_coordinator(client)
+
+    def launch(self) -> None:
+        """Start it and return at once: one of several is ready only when most of them run."""
+        self._format_once()
+        self._process.start(lambda: True, START_TIMEOUT_SECONDS)
 
     def stop(self) -> None:
         """Let it end by itself, as an operator would."""
@@ -164,7 +177,7 @@ class KafkaServer:
         self._properties_path.write_text(text, encoding="utf-8")
         arguments = (
             "format",
-            "--standalone",
+            *(["--standalone"] if self._is_alone else []),
             "-t",
             self.cluster_id,
             "-c",
@@ -196,12 +209,12 @@ def server_properties(port: int, controller_port: int, data: Path, more: Mapping
     return "".join(f"{name}={value}\n" for name, value in properties.items())
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
     """Return 16 bytes as Kafka writes them, never with a leading dash: Java reads an option."""
     return base64.urlsafe_b64encode(b"s" + os.urandom(15)).rstrip(b"=").decode()
 
 
-def _quiet_admin(bootstrap_servers: str) -> AdminClient:
+def quiet_admin(bootstrap_servers: str) -> AdminClient:
     """Return a client that says nothing while the broker is still coming up."""
     return AdminClient(
         {
@@ -213,7 +226,7 @@ def _quiet_admin(bootstrap_servers: str) -> AdminClient:
     )
 
 
-def _make_group_coordinator(client: AdminClient) -> None:
+def make_group_coordinator(client: AdminClient) -> None:
     """Ask about some group, for the effect: Kafka makes its offsets topic when first asked.
 
     The first consumer would otherwise wait 3 s for it; asking now costs 0.1 s.

@@ -150,7 +150,7 @@ class WorkerProcess:
     @property
     def port(self):
         if not self._port:
-            self._port = eventually(self._said_port, 20)
+            self._port = eventually(self._said_port, 120)
         return self._port
 
     def _said_port(self):
@@ -176,7 +176,7 @@ class WorkerProcess:
 
     def scrape(self):
         """Return every sample as {(name, ((label, value), ...)): number}."""
-        _, body = self.get("/metrics")
+        _, body = eventually(self._metrics, 20)
         samples = {}
         for line in body.splitlines():
             if line.startswith("#"):
@@ -184,6 +184,11 @@ class WorkerProcess:
             name, labels, number = SAMPLE.fullmatch(line).groups()
             samples[name, tuple(sorted(LABEL.findall(labels or "")))] = float(number)
         return samples
+
+    def _metrics(self):
+        """Return the answer; on a busy machine it may be late, but it must come."""
+        assert self.process.poll() is None, self.output
+        return self.get("/metrics")
 
     def total(self, name, **labels):
         """Return the sum of a metric over all series that have these labels; 0 without any."""
@@ -212,6 +217,15 @@ class WorkerProcess:
         """Whether it has admitted so many partitions, beyond owning them."""
         gauge = "streamer_partition_next_offset"
         return sum(name == gauge for name, _ in self.scrape()) == n_partitions
+
+    def next_offsets(self):
+        """Return what it will apply next, by (topic, partition)."""
+        return {
+            (labels["topic"], int(labels["partition"])): int(number)
+            for (name, pairs), number in self.scrape().items()
+            if name == "streamer_partition_next_offset"
+            for labels in [dict(pairs)]
+        }
 
     # what is done to it
 
@@ -253,15 +267,23 @@ class Deployment:
 
     # Kafka
 
-    def create_topics(self, partitions=2):
+    def create_topics(self, partitions=2, replication=1, timestamp_type="LogAppendTime"):
         specs = topic_specs(
             list(self.topics.values()),
             ".dlq",
             partitions=partitions,
-            replication=1,
+            replication=replication,
             retention_days=7,
         )
+        for spec in specs[:2]:
+            spec.settings["message.timestamp.type"] = timestamp_type
         create_topics(self.admin, specs)
+
+    def topic_ids(self):
+        """Return the ids of the event topics, which a topic that is made anew does not keep."""
+        names = TopicCollection(list(self.topics.values()))
+        answers = self.admin.describe_topics(names).values()
+        return [str(answer.result(10).topic_id) for answer in answers]
 
     def produce(self, records):
         """Write records with a plain producer, and return when the broker has them."""

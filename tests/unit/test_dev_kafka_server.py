@@ -1,7 +1,7 @@
 import base64
 from pathlib import Path
 
-from streamer.dev.kafka_server import _new_cluster_id, server_properties
+from streamer.dev.kafka_server import new_cluster_id, server_properties
 
 
 def parse(text):
@@ -25,6 +25,6 @@ def test_properties_given_override_ours():
 
 def test_a_cluster_id_is_16_bytes_and_never_looks_like_an_option():
     for _ in range(200):
-        cluster_id = _new_cluster_id()
+        cluster_id = new_cluster_id()
         assert len(base64.urlsafe_b64decode(cluster_id + "==")) == 16
         assert not cluster_id.startswith("-")
