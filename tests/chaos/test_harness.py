@@ -11,9 +11,9 @@ from chaos.recording import STEP_MS, disturbed, in_order, record
 from chaos.report import Row, table
 from chaos.tcp_proxy import TcpProxy
 from integration.worker_process import BASE_MS
-from streamer.dev.ports import LOOPBACK
 from waiting import eventually
 
+from streamer.host.ports import LOOPBACK
 from streamer.pipeline.records import Partition, Record
 
 PLACE = Partition("play", 0)

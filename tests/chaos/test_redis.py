@@ -11,8 +11,9 @@ from chaos.harness import N_WORKERS, SIZE
 from chaos.servers import start_redis
 from chaos.tcp_proxy import TcpProxy
 from integration.worker_process import frozen
-from streamer.dev.ports import LOOPBACK
 from waiting import eventually
+
+from streamer.host.ports import LOOPBACK
 
 QUICK_TIMEOUTS = {
     "redis__timeout_seconds": 0.5,

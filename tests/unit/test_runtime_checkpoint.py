@@ -509,6 +509,15 @@ def test_an_id_that_is_told_late_is_learned_and_compared_from_then_on(bench):
     assert bench.checkpoints.admitted == [BROWSES]
 
 
+def test_a_mark_learns_which_topic_it_is_of_also_while_nothing_comes(bench):
+    bench.begin(PLAYS, mark=10, commit=10)
+    bench.source.ids = {"play-events": OLD}
+    bench.checkpoints.save()
+    assert bench.store.marks == {PLAYS: Mark(10, OLD)}
+    assert bench.source.stored == {}  # nothing was applied, so there is nothing to commit
+    assert bench.said == []
+
+
 def test_an_id_that_is_known_from_the_mark_alone_is_compared_once_the_broker_tells_one(bench):
     bench.store.marks[PLAYS] = Mark(40, OLD)
     assert bench.begin(PLAYS, commit=40) is False
