@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test simulate fuzz hostile chaos check format lock clean
+.PHONY: help demo test simulate chaos fuzz hostile soak check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ fuzz: $(FUZZ_STAMP)  ## the coverage-guided fuzzer on every target, FUZZ_SECONDS
 
 hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real worker, each accounted for
 	$(BIN)/python tests/integration/hostile_run.py --records $(HOSTILE_RECORDS)
+
+soak: $(STAMP)  ## two workers at half their capacity for SOAK_SECONDS (600), a rebalance a minute
+	PYTHONPATH=tests $(BIN)/python -m soak.run --seconds $(or $(SOAK_SECONDS),600) $(if $(SOAK_RATE),--rate $(SOAK_RATE)) $(SOAK_ARGS)
 
 chaos: $(STAMP)  ## every failure at full length, and a table of what it changed (CHAOS_JSON=FILE keeps it)
 	CHAOS=full STREAMER_REQUIRE=kafka,redis $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)

@@ -100,7 +100,9 @@ class Worker:
         startup = Startup(timeout_seconds, lambda: self.loop.is_stopping, self.observer, self.log)
         startup.wait_for(lambda: ping(self.client))
         startup.wait_for(
-            lambda: ensure_topics(admin, kafka.topics, kafka.dead_letter_suffix, self.log)
+            lambda: self.source.assume_missing(
+                ensure_topics(admin, kafka.topics, kafka.dead_letter_suffix, self.log)
+            )
         )
         expire_after_days = self.settings.redis.expire_after_days
         if expire_after_days:
@@ -147,7 +149,7 @@ def build_worker(settings: Settings) -> Worker:
         settings.metrics.host,
         settings.metrics.port,
         metrics.registry,
-        lambda: health_of(observer, lambda: monitor.answered_at),
+        lambda: health_of(observer, lambda: monitor.answered_at, lambda: source.missing_topics),
     )
     store = RedisStore(
         client,

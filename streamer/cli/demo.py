@@ -25,11 +25,11 @@ from streamer.cli.demo_show import LiveView, last_lines
 from streamer.cli.demo_workers import DemoWorker, wait_until
 from streamer.config import Settings, load_settings
 from streamer.dev.kafka_producer import KafkaTarget, connect_sender
-from streamer.dev.processes import tethered
 from streamer.dev.stack import KafkaChoice, LocalStack
 from streamer.dev.traffic import generate
 from streamer.dev.traffic_plan import TrafficPlan, plan_history
 from streamer.errors import StreamerError
+from streamer.host.tether import tethered
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
 
 N_WORKERS: Final = 2

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.app import read_live_model, redis_client
-from streamer.cli.verify import as_json_object
+from streamer.cli.verify import as_json_object, sources_of
 from streamer.config import Settings
 from streamer.errors import RejectedRecord
 from streamer.evaluation.golden import GoldenHistories
@@ -20,7 +20,6 @@ from streamer.events import decode_event
 from streamer.kafka.log_reader import read_log
 from streamer.pipeline.records import Record
 from streamer.reader import FeatureReader
-from streamer.stores import read_values
 
 N_TITLES_SHOWN: Final = 5
 
@@ -45,8 +44,8 @@ class Judge:
         live = read_live_model(self._settings, client)
         assert live is not None, "the demo has published one"
         records = list(read_log(kafka.client, kafka.bootstrap_servers, kafka.topics))
-        variant = self._settings.models.variant
-        check = verify(records, lambda user_ids: read_values(client, variant, user_ids), live)
+        with sources_of(self._settings, client) as sources:
+            check = verify(sources)
         stream = sorted(
             (record for record in records if record.timestamp_ms >= self._live_from_ms),
             key=lambda record: record.timestamp_ms,
@@ -58,7 +57,7 @@ class Judge:
         verified = as_json_object(check)
         return {
             "hit_rate": {"fresh": rates.fresh, "frozen": rates.frozen},
-            "verify": {name: verified[name] for name in ("users", "equal", "different")},
+            "verify": {name: verified[name] for name in ("users", "equal", "behind", "different")},
         }
 
     def _show_viewer(self, user_id: str, console: Console) -> None:

@@ -108,7 +108,7 @@ def last_lines(result: Mapping[str, Any]) -> list[str]:
         f"next new title among the 20 best: {hits['fresh']:.1%} with fresh vectors, "
         f"{hits['frozen']:.1%} with vectors frozen at the start of the stream",
         f"verify: {check['users']:,} viewers recomputed from the log, {check['equal']:,} equal, "
-        f"{check['different']:,} different",
+        f"{check['behind']:,} behind, {check['different']:,} different",
     ]
 
 

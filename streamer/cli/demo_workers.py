@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamer.dev.processes import tethered
 from streamer.errors import StreamerError
+from streamer.host.tether import tethered
 
 START_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 20.0

@@ -23,6 +23,8 @@ VERBS: Final = {
     "get": "Show one viewer: history, features, top titles.",
     "rewind": "Let the workers read a stretch of the log again.",
     "verify": "Recompute every viewer from the log and compare with Redis.",
+    "dlq": "List, show and redrive dead letters.",
+    "forget": "Forget one viewer for good, and show the receipt.",
     "model": "Train, check, show and publish item models.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "config": "Show every effective setting and where it came from.",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import click
@@ -17,6 +15,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from streamer.cli.stopping import stop_flag
 from streamer.config import load_settings
 from streamer.dev.delivery import Tally, Watch, deliver_live, write_lines
 from streamer.dev.kafka_producer import KafkaTarget, connect_sender
@@ -34,7 +33,6 @@ DEFAULT_SECONDS: Final = 20.0
 DEFAULT_DAYS: Final = 14.0
 DEFAULT_MALFORMED_SHARE: Final = 0.001
 SHARE: Final = click.FloatRange(0.0, 0.2)
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,30 +221,8 @@ def _watching(plan: TrafficPlan, request: ProduceRequest) -> Iterator[Watch]:
         seconds = max(time.monotonic() - started, 1e-3)
         progress.update(task, completed=n_sent, rate=f"{n_sent / seconds:,.0f}")
 
-    with _stop_flag() as stopped, progress:
+    with stop_flag() as stopped, progress:
         yield Watch(should_stop=lambda: bool(stopped), on_progress=show)
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[int]]:
-    """Yield a list that becomes non-empty by the first signal; a second one acts as usual."""
-    stopped: list[int] = []
-    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        stopped.append(number)
-        restore()
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        restore()
 
 
 def _as_json(tally: Tally) -> str:

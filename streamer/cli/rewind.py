@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from streamer.app import redis_client
+from streamer.cli.moments import Moment
 from streamer.config import load_settings
 from streamer.kafka.offsets import OffsetsAt, offsets_at
 from streamer.kafka.topics import open_admin
@@ -22,41 +19,15 @@ from streamer.pipeline.records import Partition
 from streamer.runtime.rewind import Lowered, lower_marks
 from streamer.stores import RedisStore
 
-UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
-
-class Since(click.ParamType[int]):
-    """A duration before now, or a time with an offset; becomes epoch milliseconds."""
-
-    name = "10m|2h|1d|TIME"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return epoch milliseconds, or fail with what would be right."""
-        text = str(value)
-        found = DURATION.fullmatch(text)
-        if found is not None:
-            return int((time.time() - float(found[1]) * UNITS[found[2]]) * 1000)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            self.fail(
-                f"{text!r} is neither a duration such as 90s, 10m, 2h or 1d, nor a time with an "
-                "offset such as 2026-11-23T19:08:00Z",
-                param,
-                ctx,
-            )
-        return int(moment.timestamp() * 1000)
-
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file.")
 @click.option(
-    "--since", "since_ms", type=Since(), required=True, help="From when on to read again."
+    "--since",
+    "since_ms",
+    type=Moment(),
+    required=True,
+    help="From when on to read again: 10m, 2h, 1d ago, or a time with an offset.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be read again, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list instead of a table.")

@@ -85,8 +85,8 @@ def _warn_of_retention(retention_days: float, tombstone_days: float) -> None:
     if longest_days > tombstone_days:
         print(
             f"streamer: dead letters are kept for {longest_days:g} days, but a forgotten user's "
-            f"marker for redis.tombstone_days = {tombstone_days:g}: what is redriven after that "
-            "brings the user back",
+            f"marker for redis.tombstone_days = {tombstone_days:g}: what is older could bring the "
+            "user back, and `streamer dlq redrive` leaves it out",
             file=sys.stderr,
         )
 

@@ -23,8 +23,8 @@ from streamer.dev.kafka_server import (
     new_cluster_id,
     quiet_admin,
 )
-from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.errors import TransientError
+from streamer.host.ports import LOOPBACK, free_ports
 
 N_BROKERS: Final = 3
 READY_POLL_SECONDS: Final = 0.2

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streamer.dev.processes import say, tethered
+from streamer.dev.processes import say
 from streamer.errors import TransientError
+from streamer.host.tether import tethered
 
 KAFKA_VERSION: Final = "4.4.0"
 MIN_JAVA: Final = 17

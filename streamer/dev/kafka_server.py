@@ -17,9 +17,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from streamer.dev.kafka_program import KafkaProgram
-from streamer.dev.ports import LOOPBACK, free_ports
-from streamer.dev.processes import ServerProcess, tethered
+from streamer.dev.processes import ServerProcess
 from streamer.errors import TransientError
+from streamer.host.ports import LOOPBACK, free_ports
+from streamer.host.tether import tethered
 
 START_TIMEOUT_SECONDS: Final = 60.0
 STOP_TIMEOUT_SECONDS: Final = 20.0

@@ -1,12 +1,11 @@
 """One server program under our control: started, watched, stopped, killed and started again.
 
 On Linux a server cannot outlive the process that started it, even if that one is killed
-(`streamer.dev.tether`). Elsewhere it is stopped whenever Python gets to run its clean-up.
+(`streamer.host.tether`). Elsewhere it is stopped whenever Python gets to run its clean-up.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,23 +16,16 @@ from threading import current_thread, main_thread
 from typing import Final
 
 from streamer.errors import TransientError
+from streamer.host.tether import tethered
 
 READY_POLL_SECONDS: Final = 0.02
 KILL_TIMEOUT_SECONDS: Final = 10.0
 LOG_TAIL_BYTES: Final = 4_000
-TETHER: Final = Path(__file__).with_name("tether.py")
 
 
 def say(message: str) -> None:
     """Tell the person at the terminal, on stderr: stdout belongs to programs."""
     print(f"streamer: {message}", file=sys.stderr, flush=True)
-
-
-def tethered(command: Sequence[str]) -> list[str]:
-    """Return the command that runs ``command`` and, on Linux, ends it when this process ends."""
-    if sys.platform != "linux":
-        return list(command)
-    return [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command]
 
 
 class ServerProcess:

@@ -14,9 +14,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.dev.processes import ServerProcess
 from streamer.errors import ConfigError, StoreUnavailable, TransientError
+from streamer.host.ports import LOOPBACK, free_ports
 
 START_TIMEOUT_SECONDS: Final = 30.0  # an append-only file may have to be read first
 STOP_TIMEOUT_SECONDS: Final = 10.0

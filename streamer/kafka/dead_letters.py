@@ -26,14 +26,17 @@ _HEADER_BYTES: Final = 8
 _DROPPED: Final = b"too large"
 
 
-_NEVER_TAKEN: Final = frozenset(
+NEVER_TAKEN: Final = frozenset(
     {
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.INVALID_RECORD,
     }
 )
-"""Verdicts on the letter itself: sending it again would hold the stream for ever."""
+"""Verdicts on the letter itself: sending it again would hold the stream for ever.
+
+Or on another one of its batch, which the broker refuses as a whole: so it is sent again alone.
+"""
 
 
 class KafkaDeadLetters:
@@ -49,6 +52,10 @@ class KafkaDeadLetters:
         """
         self._suffix = suffix
         self._n_pending = 0
+        self._n_together = 0
+        """Letters on their way since the last time when there was none."""
+        self._suspects: list[Rejected] = []
+        """Letters whose batch the broker will never take, perhaps because of another one."""
         self._failed: list[Rejected] = []
         self._to_repeat: list[Rejected] = []
         """Letters that the next call sends again."""
@@ -80,6 +87,8 @@ class KafkaDeadLetters:
         """
         again, self._to_repeat = self._to_repeat, []
         self.send(again)
+        if self._suspects and not self._n_pending:
+            self._send_one(self._suspects.pop())
         if self._n_pending:
             self._producer.flush(timeout_seconds)
         if self._has_failed_for_good:
@@ -91,18 +100,22 @@ class KafkaDeadLetters:
                 f"{len(self._to_repeat)} dead letters were refused: {self._last_error}",
                 kind="dead_letter",
             )
-        return self._n_pending == 0
+        return self._n_pending == 0 and not self._suspects
 
     def close(self) -> None:
         """Give up what is still under way; its records are not acknowledged and come again."""
         self._producer.purge()
         self._producer.poll(0)
 
-    def _refused(self, letter: Rejected, error: KafkaError) -> None:
+    def _refused(self, letter: Rejected, error: KafkaError, *, is_alone: bool) -> None:
         self._last_error = error.str()
-        self._failed.append(letter)
-        if error.code() in _NEVER_TAKEN:
+        is_final = error.code() in NEVER_TAKEN
+        if is_final and is_alone:
             self._reduced.add((letter.record.partition, letter.record.offset))
+        if is_final and not is_alone:
+            self._suspects.append(letter)
+        else:
+            self._failed.append(letter)
         self._has_failed_for_good |= error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001
 
     def _send_one(self, letter: Rejected) -> None:
@@ -113,7 +126,7 @@ class KafkaDeadLetters:
         def on_delivery(error: KafkaError | None, _: Message) -> None:
             self._n_pending -= 1
             if error is not None:
-                self._refused(letter, error)
+                self._refused(letter, error, is_alone=self._n_together == 1)
             else:
                 self._reduced.discard((record.partition, record.offset))
 
@@ -134,8 +147,9 @@ class KafkaDeadLetters:
             self._last_error = "the producer's queue is full"
             self._to_repeat.append(letter)
         except KafkaException as exception:
-            self._refused(letter, exception.args[0])
+            self._refused(letter, exception.args[0], is_alone=True)
         else:
+            self._n_together = self._n_together + 1 if self._n_pending else 1
             self._n_pending += 1
 
 

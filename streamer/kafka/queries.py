@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Final
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public all the same
 
 from streamer.kafka.client import SILENT_LOGGER, broker_errors, client_settings, topic_partition
@@ -43,6 +43,8 @@ class BrokerQueries:
             )
         self._topics = list(topics)
         self._ids: dict[str, str] = {}
+        self.missing: frozenset[str] = frozenset()
+        """Those that do not exist, as the broker said last; may be read from any thread."""
         self._asked: dict[str, Future[Any]] = {}
         self._ask_at = 0.0
 
@@ -78,8 +80,12 @@ class BrokerQueries:
         if all(future.done() for future in self._asked.values()):
             for topic, future in self._asked.items():
                 self._ids.pop(topic, None)  # one that was deleted has no id
-                if future.exception() is None:
+                error = future.exception()
+                if error is None:
+                    self.missing -= {topic}
                     self._learn(topic, str(future.result().topic_id))
+                elif _is_unknown(error):
+                    self.missing |= {topic}
             self._asked = {}
             self._ask_again()
         return self._ids
@@ -99,3 +105,8 @@ class BrokerQueries:
             )
         except KafkaException:
             self._asked = {}  # asked again with the next call
+
+
+def _is_unknown(error: BaseException) -> bool:
+    told = error.args[0] if isinstance(error, KafkaException) and error.args else None
+    return isinstance(told, KafkaError) and told.code() == KafkaError.UNKNOWN_TOPIC_OR_PART

@@ -94,6 +94,15 @@ class KafkaSource:
         """The group protocol in use."""
         return self._protocol
 
+    @property
+    def missing_topics(self) -> frozenset[str]:
+        """Event topics that do not exist, as the broker said last; from any thread."""
+        return self._broker.missing
+
+    def assume_missing(self, topics: frozenset[str]) -> None:
+        """Take these topics for missing until the broker says otherwise."""
+        self._broker.missing = topics
+
     def subscribe(self, listener: GroupListener) -> None:
         """Join the group; partitions come later, through `listener`."""
         self._listener = listener

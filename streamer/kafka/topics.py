@@ -83,7 +83,11 @@ def topic_specs(
         "min.insync.replicas": "2" if replication >= 3 else "1",
     }
     events = {**shared, "retention.ms": str(retention_ms), TIMESTAMP_TYPE: "LogAppendTime"}
-    letters = {**shared, "retention.ms": str(retention_ms * DEAD_LETTER_RETENTION_FACTOR)}
+    letters = {
+        **shared,
+        "retention.ms": str(retention_ms * DEAD_LETTER_RETENTION_FACTOR),
+        TIMESTAMP_TYPE: "CreateTime",  # a letter keeps its record's time, for a redrive
+    }
     names = [name + dead_letter_suffix for name in event_topics]
     return [
         *(TopicSpec(name, partitions, replication, events) for name in event_topics),

@@ -127,6 +127,9 @@ class WorkerMetrics:
         self.rebalances = self._counter("rebalances", "Changes of the assignment.", "kind")
         self.rewinds = self._counter("rewinds", "Partitions read again.", "cause")
         self.kafka_errors = self._counter("kafka_errors", "Errors of the client.", "code")
+        self.kafka_retries = self._counter(
+            "kafka_retries", "Steps tried again because Kafka failed."
+        )
         self.batch_records = Histogram(
             "streamer_batch_records",
             "Records a batch.",
@@ -143,7 +146,9 @@ class WorkerMetrics:
 
     def _define_store(self) -> None:
         self.redis_errors = self._counter("redis_errors", "Failed calls to the store.", "kind")
-        self.redis_retries = self._counter("redis_retries", "Steps tried again.")
+        self.redis_retries = self._counter(
+            "redis_retries", "Steps tried again because Redis failed."
+        )
         self.redis_conflicts = self._counter(
             "redis_conflicts", "Compare-and-sets that met another writer's history."
         )
@@ -169,6 +174,11 @@ class WorkerMetrics:
         self.model_info = self._gauge("model_info", "1 for the live model.", "variant", "model_id")
         self.model_loaded = self._gauge(
             "model_loaded_timestamp_seconds", "When the live model was loaded.", "variant"
+        )
+        self.model_checked = self._gauge(
+            "model_checked_timestamp_seconds",
+            "When the thread that follows the live model last finished a look.",
+            "variant",
         )
         self.model_errors = self._counter("model_errors", "Models that were refused.", "variant")
         for variant in variants:

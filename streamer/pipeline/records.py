@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,11 @@ from streamer.events import (
     decode_event,
 )
 from streamer.history import Interactions, item_key, pack_word
+
+ORIGINAL_TIMESTAMP: Final = "original_timestamp"
+"""Header of a redriven record: its timestamp in epoch milliseconds when it was rejected first."""
+
+MAX_TIMESTAMP_DIGITS: Final = 15
 
 
 class Partition(NamedTuple):
@@ -110,7 +115,7 @@ class Decoder:
                 )
             elif event.type is EventType.FORGET:
                 row = row_of_user.setdefault(event.user_id, len(row_of_user))
-                until_ms = min(record.timestamp_ms + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS)
+                until_ms = min(_asked_at_ms(record) + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS)
                 forgotten[row] = max(forgotten.get(row, 0), until_ms)
         forgotten_before_ms = np.zeros(len(row_of_user), np.uint64)
         forgotten_before_ms[list(forgotten)] = list(forgotten.values())
@@ -129,3 +134,21 @@ class Decoder:
                 self._item_keys.clear()  # bounded, and the popular ones are back at once
             key = self._item_keys[item_id] = item_key(item_id)
         return key
+
+
+def _asked_at_ms(record: Record) -> int:
+    """Return the time from which a `forget` counts.
+
+    A redriven one forgets what it would have forgotten at first, not all that was learned since.
+    The header can only make it forget less than its record's timestamp says: no clock but the
+    broker's reaches into the future.
+    """
+    asked_at_ms = record.timestamp_ms
+    for name, value in record.headers:
+        if name == ORIGINAL_TIMESTAMP and value and _is_time(value):
+            asked_at_ms = min(record.timestamp_ms, int(value))
+    return asked_at_ms
+
+
+def _is_time(value: bytes) -> bool:
+    return len(value) <= MAX_TIMESTAMP_DIGITS and value.isdigit()

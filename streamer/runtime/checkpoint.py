@@ -21,10 +21,9 @@ from streamer.errors import BrokerUnavailable
 from streamer.metrics import WorkerMetrics
 from streamer.pipeline.ports import FeatureStore, Mark, MarkMove, RecordSource, Standing
 from streamer.pipeline.records import Partition
+from streamer.runtime.marks import MARK_BEHIND, MARK_MISSING, is_behind, is_same_id, start_of
 from streamer.runtime.progress import Progress
 
-MARK_MISSING: Final = "mark_missing"
-MARK_BEHIND: Final = "mark_behind"
 WRITES_MISSING: Final = "writes_missing"
 """The marks are as we left them, but writes after them are gone."""
 TOPIC_RECREATED: Final = "topic_recreated"
@@ -51,6 +50,11 @@ class _Assigned:
     mark: Mark | None = None
     next_offset: int | None = None
     has_said_gap: bool = False
+
+    def is_vouched_by(self, mark: Mark) -> bool:
+        """Whether there is something new, and a mark covers it in the same topic."""
+        is_covered = self.next_offset is not None and self.next_offset <= mark.next_offset
+        return is_covered and mark.topic_id == self.topic_id
 
 
 class Checkpoints:
@@ -132,7 +136,9 @@ class Checkpoints:
         failure: BrokerUnavailable | None = None
         for partition in waiting:
             if partition not in standings:
-                failure = BrokerUnavailable(f"Kafka does not tell where {_name(partition)} stands")
+                failure = BrokerUnavailable(
+                    "Kafka does not tell where {}/{} stands".format(*partition)
+                )
                 continue
             told = topic_ids.get(partition.topic, "")
             try:
@@ -168,15 +174,15 @@ class Checkpoints:
         behind = {
             partition: MARK_MISSING if stored[partition] is None else MARK_BEHIND
             for partition, move in moves.items()
-            if _is_behind(stored[partition], move)
+            if is_behind(stored[partition], move)
         }
         self._stop_vouching(behind)
         vouched: dict[Partition, int] = {}
         for partition in [p for p in moves if p not in behind]:
-            mark, wanted = stored[partition], moves[partition].wanted
-            self._assigned[partition].mark = mark
-            if wanted is not None and mark is not None and _vouches(mark, wanted):
-                vouched[partition] = wanted.next_offset
+            assigned, mark = self._assigned[partition], stored[partition]
+            assigned.mark = mark
+            if mark is not None and assigned.is_vouched_by(mark):
+                vouched[partition] = assigned.next_offset or 0
         self._source.store_offsets(vouched)
         for partition in vouched:
             self._assigned[partition].next_offset = None
@@ -199,9 +205,9 @@ class Checkpoints:
     ) -> None:
         assigned = self._assigned[partition]
         assigned.topic_id = told or (mark.topic_id if mark else "")
-        is_same_topic = mark is None or _is_same_id(mark.topic_id, told)
+        is_same_topic = mark is None or is_same_id(mark.topic_id, told)
         vouched = mark.next_offset if mark is not None and is_same_topic else None
-        start, cause = _start(vouched, standing)
+        start, cause = start_of(vouched, standing)
         if not is_same_topic:
             start, cause = standing.earliest, TOPIC_RECREATED
         if cause is not None and assigned.rewound_for in {None, WRITES_MISSING}:
@@ -224,15 +230,19 @@ class Checkpoints:
     def _is_topic_the_same(self, partition: Partition, told: str) -> bool:
         """Compare what the broker tells with what we know, and learn it where we do not."""
         assigned = self._assigned[partition]
-        if not _is_same_id(assigned.topic_id, told):
+        if not is_same_id(assigned.topic_id, told):
             return False
         assigned.topic_id = assigned.topic_id or told
         return True
 
     def _move(self, assigned: _Assigned) -> MarkMove:
-        if assigned.next_offset is None:
-            return MarkMove(assigned.mark, None)
-        return MarkMove(assigned.mark, Mark(assigned.next_offset, assigned.topic_id))
+        mark, next_offset = assigned.mark, assigned.next_offset
+        is_nameless = mark is not None and not mark.topic_id and assigned.topic_id
+        if next_offset is None and mark is not None and is_nameless:
+            next_offset = mark.next_offset  # while nothing comes, it learns which topic it is of
+        if next_offset is None:
+            return MarkMove(mark, None)
+        return MarkMove(mark, Mark(next_offset, assigned.topic_id))
 
     def _stop_vouching(self, causes: Mapping[Partition, str]) -> None:
         """Begin to rewind partitions; what is applied of them from now on vouches for nothing.
@@ -286,38 +296,3 @@ class Checkpoints:
             cause=cause,
             next_offset=next_offset,
         )
-
-
-def _start(vouched: int | None, standing: Standing) -> tuple[int, str | None]:
-    """Return where to read from, and why that is a rewind, if Redis vouches for less than Kafka."""
-    earliest, committed = standing.earliest, standing.committed
-    if committed is None:
-        return earliest, None  # Kafka has never heard of this group: everything is yet to be read
-    if vouched is None:
-        return earliest, MARK_MISSING
-    if vouched < committed:
-        return max(vouched, earliest), MARK_BEHIND
-    return max(committed, earliest), None
-
-
-def _is_behind(stored: Mark | None, move: MarkMove) -> bool:
-    """Whether the store holds less than this worker has put there: it forgot."""
-    if move.expected is None or stored == (move.wanted or move.expected):
-        return False  # nothing was put there, or it is there; also where it lowers the mark
-    return stored is None or (
-        _is_same_id(stored.topic_id, move.expected.topic_id)
-        and stored.next_offset < move.expected.next_offset
-    )
-
-
-def _vouches(stored: Mark, wanted: Mark) -> bool:
-    return stored.next_offset >= wanted.next_offset and stored.topic_id == wanted.topic_id
-
-
-def _name(partition: Partition) -> str:
-    return f"{partition.topic}/{partition.number}"
-
-
-def _is_same_id(known: str, told: str) -> bool:
-    """An id that nobody has told yet is taken to be the same."""
-    return not known or not told or known == told

@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from socketserver import ThreadingMixIn
 from typing import Any, Final
@@ -29,6 +29,8 @@ CLIENT_SECONDS: Final = 5.0
 """A request and its answer, together."""
 SILENCE_SECONDS: Final = 10.0
 """Without an answer from Kafka for so long, a worker with partitions is not ready."""
+STILL_SECONDS: Final = 10.0
+"""A loop that has not turned for so long is not ready: the longest wait within a turn is 1 s."""
 LIVE_SECONDS: Final = 60.0
 """A loop that has not turned for so long is not alive; well below max.poll.interval.ms / 2."""
 
@@ -43,6 +45,7 @@ class Health:
         state: What the loop is doing.
         heartbeat_age_seconds: Since it last turned.
         partitions: How many are ours.
+        missing_topics: Event topics that Kafka does not have: nothing can come from them.
     """
 
     is_live: bool
@@ -50,17 +53,23 @@ class Health:
     state: str
     heartbeat_age_seconds: float
     partitions: int
+    missing_topics: Sequence[str] = ()
 
 
 def health_of(
-    observer: LoopObserver, kafka_answered_at: Callable[[], float] = time.monotonic
+    observer: LoopObserver,
+    kafka_answered_at: Callable[[], float] = time.monotonic,
+    missing_topics: Callable[[], Collection[str]] = frozenset,
 ) -> Health:
-    """Judge a loop by what it last said of itself, and Kafka by when it last answered.
+    """Judge a loop by what it last said of itself, and Kafka by what it last answered.
 
     Args:
         observer: Of the loop.
         kafka_answered_at: When Kafka last answered, on the monotonic clock.
+        missing_topics: Event topics that do not exist, as Kafka said last. Without one of them
+            half of the events may be lost to a mistyped name, so the worker is not ready.
     """
+    missing = sorted(missing_topics())
     age = time.monotonic() - observer.turned_at
     is_live = age < LIVE_SECONDS
     moves = observer.present_state in {WorkerState.RUNNING, WorkerState.IDLE}
@@ -68,10 +77,11 @@ def health_of(
         moves &= time.monotonic() - kafka_answered_at() < SILENCE_SECONDS
     return Health(
         is_live=is_live,
-        is_ready=is_live and moves,
+        is_ready=age < STILL_SECONDS and moves and not missing,
         state=str(observer.present_state),
         heartbeat_age_seconds=round(age, 3),
         partitions=observer.n_owned,
+        missing_topics=missing,
     )
 
 

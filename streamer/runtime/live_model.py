@@ -78,7 +78,14 @@ class LiveModelFollower:
             self._thread.join(5.0)
 
     def look(self) -> None:
-        """Follow the pointer once; whatever is wrong leaves the present model live."""
+        """Follow the pointer once; whatever is wrong leaves the present model live.
+
+        The time of the last look is a metric: a thread that hangs or has died shows there alone.
+        """
+        self._look()
+        self._metrics.model_checked.labels(self._variant).set_to_current_time()
+
+    def _look(self) -> None:
         try:
             pointer = self._read_pointer()
             if pointer is None:

@@ -129,7 +129,9 @@ class LoopObserver:
         """Something did not answer; it is tried again."""
         if isinstance(error, StoreUnavailable):
             self._metrics.redis_errors.labels(error.kind).inc()
-        self._metrics.redis_retries.inc()
+            self._metrics.redis_retries.inc()
+        else:
+            self._metrics.kafka_retries.inc()
         self._say("retrying", key=type(error).__name__, error=str(error), attempt=attempt)
 
     def kafka_error(self, code: str) -> None:

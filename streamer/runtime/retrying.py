@@ -23,7 +23,9 @@ from streamer.runtime.observer import LoopObserver
 T = TypeVar("T")
 
 FIRST_BACK_OFF_SECONDS: Final = 0.1
-MAX_DOUBLINGS: Final = 5  # of the first back-off: 3.2 s, drawn from its upper half
+MAX_DOUBLINGS: Final = 4
+"""Of the first back-off: 1.6 s, drawn from its upper half. The client may take another second to
+deliver again from partitions that were held, and work is to resume within 5 s."""
 WAIT_SLICE_SECONDS: Final = 0.1
 
 

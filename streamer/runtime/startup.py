@@ -74,8 +74,11 @@ def ensure_topics(
     topics: Sequence[str],
     dead_letter_suffix: str,
     log: structlog.stdlib.BoundLogger,
-) -> None:
+) -> frozenset[str]:
     """Create missing dead-letter topics; say so if an event topic does not exist yet.
+
+    Returns:
+        The event topics that do not exist.
 
     Raises:
         BrokerUnavailable: Kafka did not answer, or refuses to create a dead-letter topic.
@@ -89,7 +92,7 @@ def ensure_topics(
             remedy="waiting for them; `streamer topics create` makes them",
         )
     if not missing & set(letters):
-        return
+        return frozenset(missing & set(topics))
     specs = topic_specs(
         topics,
         dead_letter_suffix,
@@ -107,6 +110,7 @@ def ensure_topics(
             kind="dead_letter_topic",
         ) from error
     log.info("dead_letter_topics_created", topics=[spec.name for spec in wanted])
+    return frozenset(missing & set(topics))
 
 
 def ensure_expiry(admin: AdminClient, topics: Sequence[str], expire_after_days: float) -> None:

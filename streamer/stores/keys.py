@@ -6,6 +6,7 @@ bucket are in one slot and nothing in a user id can move a key.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 from zlib import crc32
 
@@ -35,6 +36,23 @@ def history_key(user_id: str) -> str:
 def features_key(variant: str, user_id: str) -> str:
     """Return the key of the user's features of one variant."""
     return f"st:f:{{{bucket(user_id)}}}:{variant}:{user_id}"
+
+
+def imported_key(variant: str, user_id: str) -> str:
+    """Return the key of the user's imported long-term vector of one variant."""
+    return f"st:u:{{{bucket(user_id)}}}:{variant}:{user_id}"
+
+
+def forgettable_keys(user_id: str, variants: Iterable[str]) -> list[str]:
+    """Return every key that a forgotten user loses: all but the history's, also what was set aside.
+
+    Args:
+        user_id: Who.
+        variants: Every variant ever used.
+    """
+    keys = [features_key(variant, user_id) for variant in variants]
+    keys += [imported_key(variant, user_id) for variant in variants]
+    return [*keys, *map(quarantine_key, [history_key(user_id), *keys])]
 
 
 def quarantine_key(key: str) -> str:

@@ -10,7 +10,7 @@ from streamer.errors import StoreForgot
 from streamer.pipeline.ports import FeatureStore, Mark, MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
-from streamer.stores.keys import features_key, history_key, quarantine_key
+from streamer.stores.keys import features_key, forgettable_keys, history_key, quarantine_key
 
 T = TypeVar("T")
 _ABSENT = bytes(8)
@@ -59,9 +59,11 @@ class MemoryState:
         """Write every user of `rows` whose stored digest is the expected one.
 
         Returns:
-            None, with nothing written, if an acknowledged write of this writer is missing.
+            None, with nothing written, if an acknowledged write of this writer is missing, or if
+            a later one came first: this one waited where nobody listens any more.
         """
-        if not self._remembers(writer):
+        is_late = self.sequences.get(writer.number, 0) >= writer.attempted
+        if is_late or not self._remembers(writer):
             return None
         self.sequences[writer.number] = writer.attempted
         conflicts: dict[int, bytes | None] = {}
@@ -111,11 +113,8 @@ class MemoryState:
         return self.sequences.get(writer.number, 0) >= writer.acknowledged
 
     def _forget_user(self, user_id: str, variants: Mapping[str, Sequence[bytes]]) -> None:
-        for variant in self.variants | set(variants):
-            features = features_key(variant, user_id)
-            self.values.pop(features, None)
-            self.values.pop(quarantine_key(features), None)
-        self.values.pop(quarantine_key(history_key(user_id)), None)
+        for lost in forgettable_keys(user_id, self.variants | set(variants)):
+            self.values.pop(lost, None)
 
 
 class Writer(NamedTuple):

@@ -26,6 +26,7 @@ from streamer.stores.keys import (
     SEQUENCES,
     VARIANTS,
     features_key,
+    forgettable_keys,
     history_key,
     partition_field,
     quarantine_key,
@@ -101,7 +102,7 @@ class RedisStore:
         all_variants = self._all_variants(variants) if is_any_forgotten else []
         for row in rows:
             user_id, history = writes.user_ids[row], writes.histories[row]
-            lost = _everything_but_the_history(user_id, all_variants) if is_forgotten[row] else []
+            lost = forgettable_keys(user_id, all_variants) if is_forgotten[row] else []
             doomed += lost
             keys.append(history_key(user_id))
             is_tombstone = int(writes.is_tombstone[row])
@@ -183,10 +184,7 @@ class RedisStore:
 
     def _all_variants(self, live: Sequence[str]) -> list[str]:
         """Return every variant ever used. Forgetting is rare, so it asks each time."""
-        with store_errors():
-            members: set[bytes] = self._execute("SMEMBERS", VARIANTS)
-        names = (member.decode() for member in members if VARIANT_NAME.fullmatch(member))
-        return sorted({*live, *names})
+        return sorted({*live, *variants_of(self._execute)})
 
 
 def _joined(one: WriteOutcome, other: WriteOutcome) -> WriteOutcome:
@@ -199,10 +197,15 @@ def _joined(one: WriteOutcome, other: WriteOutcome) -> WriteOutcome:
     )
 
 
-def _everything_but_the_history(user_id: str, variants: Sequence[str]) -> list[str]:
-    """Return the keys that a forgotten user loses, also what was set aside."""
-    features = [features_key(variant, user_id) for variant in variants]
-    return [*features, *map(quarantine_key, [history_key(user_id), *features])]
+def variants_of(execute: Callable[..., Any]) -> set[str]:
+    """Return every variant that was ever published; raises StoreUnavailable.
+
+    Args:
+        execute: `execute_command` of a client.
+    """
+    with store_errors():
+        members: set[bytes] = execute("SMEMBERS", VARIANTS)
+    return {member.decode() for member in members if VARIANT_NAME.fullmatch(member)}
 
 
 def read_values(

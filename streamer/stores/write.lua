@@ -10,7 +10,11 @@
 -- A stored value of 0 means that the key holds no string.
 
 local ABSENT = string.rep('\0', 8)
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then return false end
+local last = tonumber(redis.call('GET', KEYS[1]) or 0)
+if last < tonumber(ARGV[1]) then return false end
+-- A call that its writer gave up, in the buffer of a server that was frozen: the writer has long
+-- repeated it, and listens no more. Its number would look like a loss.
+if last >= tonumber(ARGV[2]) then return false end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', 86400000)
 
 local n_users, n_live = tonumber(ARGV[3]), tonumber(ARGV[4])

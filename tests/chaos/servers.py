@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from chaos.tcp_proxy import TcpProxy
 
 from streamer.dev.kafka_server import KafkaServer
-from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.dev.redis_server import RedisServer
+from streamer.host.ports import LOOPBACK, free_ports
 
 QUICK_GROUPS = {
     # A lost member is missed after 3 s: fifty are lost.

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
-from streamer.dev.ports import LOOPBACK, free_ports
+from streamer.host.ports import LOOPBACK, free_ports
 
 CHUNK_BYTES = 65_536
 CALL_SECONDS = 10

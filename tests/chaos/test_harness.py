@@ -13,7 +13,7 @@ from chaos.tcp_proxy import TcpProxy
 from integration.worker_process import BASE_MS
 from waiting import eventually
 
-from streamer.dev.ports import LOOPBACK
+from streamer.host.ports import LOOPBACK
 from streamer.pipeline.records import Partition, Record
 
 PLACE = Partition("play", 0)

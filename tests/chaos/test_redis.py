@@ -13,7 +13,7 @@ from chaos.tcp_proxy import TcpProxy
 from integration.worker_process import frozen
 from waiting import eventually
 
-from streamer.dev.ports import LOOPBACK
+from streamer.host.ports import LOOPBACK
 
 QUICK_TIMEOUTS = {
     "redis__timeout_seconds": 0.5,

@@ -15,9 +15,9 @@ import pytest
 import redis
 from waiting import eventually
 
-from streamer.dev.ports import LOOPBACK, free_ports
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
+from streamer.host.ports import LOOPBACK, free_ports
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
@@ -222,6 +222,32 @@ class FeatureStoreContract:
         for variant in ("default", "retired", "other"):
             assert bench.value(oracle.features_key("ann", variant)) is None
             assert bench.value(oracle.features_key("ben", variant)) is not None
+
+    def test_forgetting_deletes_imported_vectors_and_whatever_was_set_aside(self, bench):
+        before = watched("x")
+        for variant in ("default", "retired"):
+            bench.use_variant(variant)
+        for user in ("ann", "ben"):
+            bench.put(oracle.history_key(user), before.to_bytes())
+        keys = {
+            user: [
+                f"st:{kind}:{{{oracle.bucket(user)}}}:{variant}{user}"
+                for kind, variant in [
+                    ("u", "default:"),
+                    ("u", "retired:"),
+                    ("q:h", ""),
+                    ("q:f", "default:"),
+                    ("q:f", "retired:"),
+                    ("q:u", "retired:"),
+                ]
+            ]
+            for user in ("ann", "ben")
+        }
+        for key in keys["ann"] + keys["ben"]:
+            bench.put(key, b"something")
+        bench.store.write(user_writes(forget("ann", before)))
+        assert [key for key in keys["ann"] if bench.value(key) is not None] == []
+        assert [key for key in keys["ben"] if bench.value(key) is None] == []
 
     def test_of_several_forgotten_users_each_loses_their_own_features(self, bench):
         users, variants = ("ann", "ben", "cleo", "dora"), ("default", "retired")
@@ -601,6 +627,19 @@ class TestRedisStore(FeatureStoreContract):
             bench.store.quarantine("cleo", b"broken")
         assert bench.store.read_histories(["ann", "ben", "cleo"]) == [state.to_bytes()] * 2 + [None]
         assert bench.store.read_marks([P0]) == {P0: Mark(5)}
+
+    def test_a_call_that_arrives_after_the_next_one_does_nothing(self, bench):
+        """It waited in a frozen server's buffer; its writer gave up and repeated it since then."""
+        sent, script = [], bench.store._scripts["write"]
+        execute = script._execute
+        script._execute = lambda *call: sent.append(call) or execute(*call)
+        late, state = watched("x", forgotten_before_ms=NOON_MS - 1), watched("x")
+        bench.store.write(user_writes(Row("ben", ABSENT, late.to_bytes())))
+        bench.client.delete(oracle.history_key("ben"))  # as if the call had not arrived yet
+        bench.store.write(user_writes(Row("ann", ABSENT, state.to_bytes())))
+        assert bench.client.execute_command(*sent[0]) is None
+        assert bench.store.read_histories(["ann", "ben"]) == [state.to_bytes(), None]
+        bench.store.move_marks({P0: MarkMove(None, Mark(5))})  # and nothing looks lost
 
 
 # --- a Redis that does not answer ----------------------------------------------------------------

@@ -12,9 +12,9 @@ from confluent_kafka.admin import AdminClient
 
 from streamer.dev.kafka_server import KafkaServer
 from streamer.dev.mock_broker import MockBroker
-from streamer.dev.ports import free_ports
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import TransientError
+from streamer.host.ports import free_ports
 from streamer.kafka.topics import TopicSpec, create_topics, open_admin
 
 

@@ -68,6 +68,13 @@ def test_dead_letters_have_one_partition_and_are_kept_longer_than_events(specs):
     assert int(play_letters.settings["retention.ms"]) == 28 * DAY_MS
 
 
+def test_dead_letters_keep_the_time_of_their_records_whatever_the_brokers_default(specs):
+    for spec in specs:
+        is_letters = spec.name.endswith(".dlq")
+        kind = "CreateTime" if is_letters else "LogAppendTime"
+        assert spec.settings["message.timestamp.type"] == kind
+
+
 def test_with_three_replicas_no_write_is_acknowledged_by_one_alone():
     def insync(replication):
         spec, _ = topic_specs(

@@ -1,3 +1,4 @@
+import json
 import socket
 import time
 
@@ -6,8 +7,8 @@ from integration.worker_process import deployed, some_traffic
 from waiting import eventually
 
 from streamer.dev.kafka_server import KafkaServer
-from streamer.dev.ports import free_ports
 from streamer.dev.redis_server import RedisServer
+from streamer.host.ports import free_ports
 from streamer.kafka.topics import missing_topics
 
 
@@ -80,8 +81,12 @@ def test_event_topics_may_come_later_than_the_worker(deployment):
     eventually(lambda: missing_topics(deployment.admin, letters) == [])
     created = eventually(lambda: worker.said("dead_letter_topics_created"))
     assert created[0]["topics"] == letters
-    eventually(lambda: worker.status("/readyz") == 200)
+    wanted = sorted(deployment.topics.values())
+    eventually(lambda: json.loads(worker.get("/readyz")[1])["missing_topics"] == wanted)
+    assert worker.status("/readyz") == 503
+    assert worker.status("/livez") == 200
     deployment.create_topics()
+    eventually(lambda: worker.status("/readyz") == 200)
     deployment.produce(some_traffic(41, 300, bad_share=0.1))
     deployment.wait_until_counted(worker)
     assert deployment.histories() == deployment.expected_histories()

@@ -33,11 +33,12 @@ from confluent_kafka.admin import OffsetSpec
 from waiting import eventually
 
 from streamer.dev.faults import FAULTS
-from streamer.dev.processes import tethered
-from streamer.kafka.log_reader import read_log
+from streamer.host.tether import tethered
+from streamer.kafka.log_reader import KafkaLog, read_log
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
 
 STREAMER = Path(sys.executable).with_name("streamer")
+PROGRAM = [str(STREAMER)]
 SECRET = "u-7f3a9c"  # noqa: S105  part of every user id of these tests, and of no output
 BASE_MS = 1_763_900_000_000
 SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
@@ -119,7 +120,7 @@ class WorkerProcess:
         self.log_path = folder / "worker.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                tethered([str(STREAMER), "worker", *arguments]),
+                tethered([*PROGRAM, "worker", *arguments]),
                 cwd=folder,
                 env=environment_of(settings),
                 stdin=subprocess.DEVNULL,
@@ -335,6 +336,11 @@ class Deployment:
         }
         answers = self.admin.list_offsets(latest)
         return {tp.partition: future.result(10).offset for tp, future in answers.items()}
+
+    def log_bounds(self):
+        """Return the offset after the last record of every partition that has one."""
+        bounds = KafkaLog({}, self.bootstrap_servers, list(self.topics.values())).bounds()
+        return {tuple(place): bound.high for place, bound in bounds.items() if bound.high}
 
     def committed(self):
         """Return the group's committed offsets by (topic, partition), where it has some."""

@@ -84,12 +84,12 @@ def cached_history_merged():
     """On a conflict, the batch is merged into the history that the worker believed in."""
     attempt, mended = Updater._attempt, Updater._mended
 
-    def remembering(self, user_ids, known, arrived, live, report):
+    def remembering(self, user_ids, known, *more):
         self.believed = dict(zip(user_ids, range(len(user_ids)), strict=True)), known
-        return attempt(self, user_ids, known, arrived, live, report)
+        return attempt(self, user_ids, known, *more)
 
-    def mutant(self, user_ids, stored, foreign, report):
-        fresh = mended(self, user_ids, stored, foreign, report)
+    def mutant(self, user_ids, *stored):
+        fresh = mended(self, user_ids, *stored)
         row_of, known = getattr(self, "believed", ({}, None))
         for row, user_id in enumerate(user_ids):
             if user_id in row_of:

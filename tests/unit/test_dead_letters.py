@@ -258,3 +258,14 @@ def test_a_letter_that_the_broker_never_takes_is_sent_as_hash_and_size_dated_now
     letters.send([rejected()])  # nothing is remembered of it
     assert letters.is_delivered(0.1)
     assert letters._producer.sent[-1] == whole
+
+
+def test_a_letter_that_was_refused_with_its_batch_is_sent_again_alone_and_kept_whole(letters):
+    """A broker refuses a batch as a whole: one bad letter must not take the others' values."""
+    invalid = KafkaError(KafkaError.INVALID_TIMESTAMP)
+    letters._producer.fates = [invalid, invalid, invalid, None, invalid, None]
+    letters.send([rejected(offset=offset) for offset in (1, 2, 3)])
+    said = deliver(letters)
+    assert said == ["1 dead letters were refused: Broker: Invalid timestamp"]
+    kept = [(headers_of(s)["offset"], s["value"] == b"bad") for s in letters._producer.sent[3:]]
+    assert kept == [(b"3", True), (b"2", True), (b"2", False), (b"1", True)]

@@ -326,7 +326,8 @@ def test_topics_are_told_as_they_are_created():
     for name in ("cleanup.policy", "message.timestamp.type"):
         assert bare(rows[name][0]) == events.settings[name]
     assert bare(rows["cleanup.policy"][1]) == letters.settings["cleanup.policy"]
-    assert "message.timestamp.type" not in letters.settings
+    kept = f"`{letters.settings['message.timestamp.type']}`: letters keep the time of their record"
+    assert rows["message.timestamp.type"][1] == kept
     assert rows["retention.ms"][1] == "four times as long"
     assert DEAD_LETTER_RETENTION_FACTOR == 4
     assert set(events.settings) <= set(rows)

@@ -5,7 +5,7 @@ import oracle
 import pytest
 
 from streamer.errors import RejectedRecord
-from streamer.events import LATEST_EVENT_TIME_MS, EventType, RejectReason
+from streamer.events import LATEST_EVENT_TIME_MS, MAX_AHEAD_MS, EventType, RejectReason
 from streamer.pipeline.records import Decoder, Partition, Record
 
 PLAYS, BROWSES = Partition("play-events", 3), Partition("browse-events", 0)
@@ -98,3 +98,30 @@ def test_a_rejection_says_its_reason_and_its_detail():
     assert str(RejectedRecord("too_large")) == "too_large"
     assert str(RejectedRecord("too_large", "65537 bytes")) == "too_large: 65537 bytes"
     assert RejectedRecord("too_large", "x").reason == "too_large"
+
+
+def forgotten_before_ms(*headers, timestamp_ms=NOW_MS):
+    forget = record(type="forget", timestamp_ms=timestamp_ms)._replace(headers=headers)
+    return int(Decoder().decode([forget]).arrived.forgotten_before_ms[0])
+
+
+def test_a_redriven_forget_counts_from_its_first_timestamp():
+    asked_at_ms = NOW_MS - 86_400_000
+    header = ("original_timestamp", b"%d" % asked_at_ms)
+    assert forgotten_before_ms(("trace", b"1"), header) == asked_at_ms + MAX_AHEAD_MS
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"%d" % (NOW_MS + 1), b"9" * 15, b"9" * 5000, b"-5", b"", b" 1", "¹".encode(), b"soon", None],
+)
+def test_no_header_makes_a_forget_reach_further_or_be_a_failure(value):
+    header = ("original_timestamp", value)
+    assert forgotten_before_ms(header) == forgotten_before_ms() == NOW_MS + MAX_AHEAD_MS
+
+
+def test_a_redriven_record_is_judged_by_its_new_timestamp():
+    """Time may have mended it: what was too far ahead then is not any more."""
+    header = ("original_timestamp", b"%d" % (NOW_MS - 86_400_000))
+    decoded = Decoder().decode([record()._replace(headers=(header,))])
+    assert (len(decoded.arrived.rows), decoded.rejected) == (1, [])

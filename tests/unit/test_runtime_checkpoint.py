@@ -509,6 +509,15 @@ def test_an_id_that_is_told_late_is_learned_and_compared_from_then_on(bench):
     assert bench.checkpoints.admitted == [BROWSES]
 
 
+def test_a_mark_learns_which_topic_it_is_of_also_while_nothing_comes(bench):
+    bench.begin(PLAYS, mark=10, commit=10)
+    bench.source.ids = {"play-events": OLD}
+    bench.checkpoints.save()
+    assert bench.store.marks == {PLAYS: Mark(10, OLD)}
+    assert bench.source.stored == {}  # nothing was applied, so there is nothing to commit
+    assert bench.said == []
+
+
 def test_an_id_that_is_known_from_the_mark_alone_is_compared_once_the_broker_tells_one(bench):
     bench.store.marks[PLAYS] = Mark(40, OLD)
     assert bench.begin(PLAYS, commit=40) is False
@@ -539,6 +548,16 @@ def test_a_partition_without_a_leader_does_not_keep_the_others_waiting(bench):
         bench.checkpoints.admit()
     assert bench.checkpoints.admitted == [BROWSES]
     bench.source.leaderless.clear()
+    bench.checkpoints.admit()
+    assert sorted(bench.checkpoints.admitted) == [BROWSES, PLAYS]
+
+
+def test_a_partition_that_cannot_be_sought_does_not_keep_the_others_waiting(bench):
+    bench.source.faults.plan("seek", BrokerUnavailable("no leader"))
+    bench.source.assign(PLAYS, BROWSES)
+    with pytest.raises(BrokerUnavailable, match="no leader"):
+        bench.checkpoints.admit()
+    assert bench.checkpoints.admitted == [BROWSES]
     bench.checkpoints.admit()
     assert sorted(bench.checkpoints.admitted) == [BROWSES, PLAYS]
 

@@ -14,6 +14,7 @@ from streamer.runtime.health import (
     LIVE_SECONDS,
     MAX_CLIENTS,
     SILENCE_SECONDS,
+    STILL_SECONDS,
     Health,
     HealthServer,
     health_of,
@@ -124,6 +125,7 @@ def test_one_port_serves_metrics_and_both_probes(serve):
             "state": "running",
             "heartbeat_age_seconds": 0.1,
             "partitions": 4,
+            "missing_topics": [],
         }
 
 
@@ -190,6 +192,25 @@ def test_a_worker_whose_kafka_is_silent_is_not_ready(observer, clock):
     found = health_of(observer, lambda: answered_at)
     assert found.is_live
     assert not found.is_ready
+
+
+def test_a_worker_one_of_whose_topics_does_not_exist_is_not_ready_and_says_which(observer):
+    observer.state(WorkerState.IDLE)
+    found = health_of(observer, missing_topics=lambda: {"play-events", "browse-events"})
+    assert found.is_live
+    assert not found.is_ready
+    assert found.missing_topics == ["browse-events", "play-events"]
+    assert health_of(observer, missing_topics=frozenset).is_ready
+
+
+def test_a_loop_that_stands_still_is_not_ready_long_before_it_is_not_alive(observer, clock):
+    observer.state(WorkerState.RUNNING)
+    observer.turned()
+    clock.now += STILL_SECONDS - 1
+    assert health_of(observer).is_ready
+    clock.now += 1
+    assert not health_of(observer).is_ready
+    assert health_of(observer).is_live
 
 
 def test_a_port_that_is_taken_is_a_configuration_error(serve):

@@ -1,4 +1,5 @@
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -207,3 +208,26 @@ def test_a_follower_looks_once_before_it_returns_and_can_be_stopped(bench):
     assert bench.live() == (model_id, 1)
     bench.follower.stop()
     assert not bench.follower._thread.is_alive()
+
+
+def checked(bench):
+    return bench.metrics.registry.get_sample_value(
+        "streamer_model_checked_timestamp_seconds", {"variant": "default"}
+    )
+
+
+@pytest.mark.parametrize("found", [None, StoreUnavailable("down"), ModelError("not JSON")])
+def test_every_look_leaves_its_time_whatever_it_found(bench, found):
+    bench.pointer = found
+    before = time.time()
+    bench.follower.look()
+    assert before <= checked(bench) <= time.time()
+
+
+def test_a_look_that_does_not_return_leaves_no_time(bench):
+    bench.follower.look()
+    before = checked(bench)
+    bench.pointer = RuntimeError("a defect")  # as good as one that hangs: the thread is lost
+    with pytest.raises(RuntimeError):
+        bench.follower.look()
+    assert checked(bench) == before

@@ -113,8 +113,16 @@ class FakeAdmin:
 
 
 def test_a_broker_that_has_all_topics_is_asked_to_create_none(bench):
-    ensure_topics(FakeAdmin(2), ["play", "browse"], ".dlq", bench.log)
+    assert ensure_topics(FakeAdmin(2), ["play", "browse"], ".dlq", bench.log) == frozenset()
     assert bench.said == []
+
+
+def test_event_topics_that_do_not_exist_are_said_and_returned(bench):
+    admin = FakeAdmin(2, ["play", "play.dlq", "browse.dlq"])
+    assert ensure_topics(admin, ["play", "browse"], ".dlq", bench.log) == {"browse"}
+    assert [(entry["event"], entry["topics"]) for entry in bench.said] == [
+        ("topics_missing", ["browse"])
+    ]
 
 
 @pytest.mark.parametrize("n_answers", [0, 1])

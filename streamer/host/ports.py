@@ -1,4 +1,4 @@
-"""Loopback ports for local servers, chosen so that a restart finds them free again.
+"""Ports for servers of this machine, chosen so that a restart finds them free again.
 
 A port that the kernel hands out for ``bind(0)`` lies in the range it also uses for outgoing
 connections. While a server on such a port is down, a client that keeps reconnecting can be given
@@ -18,8 +18,8 @@ PORTS: Final = range(15_000, 32_000)
 MAX_ATTEMPTS: Final = 200
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ``count`` different loopback ports that nobody listens on.
+def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
+    """Return ``count`` different ports of ``host`` that nobody listens on.
 
     Raises:
         OSError: Not one of many ports could be bound.
@@ -28,17 +28,17 @@ def free_ports(count: int) -> list[int]:
     ports: set[int] = set()
     for _ in range(MAX_ATTEMPTS):
         port = PORTS[secrets.randbelow(len(PORTS))]
-        if port not in ports and _is_free(port):
+        if port not in ports and _is_free(host, port):
             ports.add(port)
         if len(ports) == count:
             return sorted(ports)
-    raise OSError(f"no {count} free ports on {LOOPBACK} in {PORTS.start} to {PORTS.stop - 1}")
+    raise OSError(f"no {count} free ports on {host} in {PORTS.start} to {PORTS.stop - 1}")
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
