@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from streamer.errors import BrokerUnavailable, ConfigError, StreamerError
 
-TIMEOUT_SECONDS: Final = 8.0  # of a whole operation, so that a command gives up within 10 s
+TIMEOUT_SECONDS: Final = 7.0  # of a whole operation, so that a command gives up within 10 s
 MIN_REQUEST_SECONDS: Final = 0.5
 LISTED_POLL_SECONDS: Final = 0.05
 DAY_MS: Final = 86_400_000
@@ -120,7 +120,7 @@ def create_topics(admin: AdminClient, specs: Sequence[TopicSpec]) -> list[TopicO
     than asked for are no difference.
 
     Raises:
-        BrokerUnavailable: No answer within 8 s; what was created until then stays.
+        BrokerUnavailable: No answer within 7 s; what was created until then stays.
         ConfigError: Kafka refuses: permissions, more replicas than brokers, a policy.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -168,7 +168,7 @@ def retention_days(admin: AdminClient, names: Collection[str]) -> dict[str, floa
 
     Raises:
         ConfigError: Kafka refuses to show the topics' settings.
-        BrokerUnavailable: No answer within 8 s.
+        BrokerUnavailable: No answer within 7 s.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
     found = {}

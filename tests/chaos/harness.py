@@ -16,15 +16,21 @@ from chaos.feed import Feed
 from chaos.report import Row
 from waiting import eventually
 
-from streamer.evaluation.verify import Verdict, verify
+from streamer.evaluation.judgement import Verdict
+from streamer.evaluation.log import Log
+from streamer.evaluation.verification import Sources
+from streamer.evaluation.verify import verify
 from streamer.factors import FoldInParams, RecencyFoldIn
+from streamer.kafka.log_reader import LogBounds
 from streamer.models import load_model, publish, write_model
+from streamer.pipeline.records import Partition
 from streamer.pipeline.step import LiveModel
 from streamer.stores import read_values
 
 N_WORKERS = 3
 N_FACTORS = 16
 PATIENCE_SECONDS = 180
+WHOLE = Partition("everything", 0)
 """For what happens by itself once nothing harms any more, on a busy machine."""
 
 
@@ -220,10 +226,15 @@ class ChaosRun:
         return different_keys(golden, self.deployment.histories())
 
     def _verify(self, records):
+        log = WholeLog(records)
         return verify(
-            records,
-            lambda user_ids: read_values(self.deployment.redis, "default", user_ids),
-            self._live,
+            Sources(
+                log=log,
+                new_letters=lambda: iter(()),
+                marks=lambda _: {WHOLE: len(records)},  # everything is applied
+                read=lambda user_ids: read_values(self.deployment.redis, "default", user_ids),
+                live=lambda: self._live,
+            )
         )
 
     def _ensure_letters(self, records):
@@ -239,6 +250,24 @@ class ChaosRun:
             for headers in [dict(letter.headers)]
         }
         assert letters == rejected
+
+
+class WholeLog(Log):
+    """Records of all topics, also of those that were deleted since, as if of one partition."""
+
+    def __init__(self, records):
+        self._records = [
+            record._replace(partition=WHOLE, offset=offset) for offset, record in enumerate(records)
+        ]
+
+    def bounds(self):
+        return {WHOLE: LogBounds(0, len(self._records))}
+
+    def read(self, start, until):
+        return iter(self._records[start[WHOLE] : until[WHOLE]])
+
+    def gone_until_ms(self):
+        return 0
 
 
 def golden_histories(records):

@@ -199,8 +199,8 @@ class SimSource(RecordSource):
 
     def close(self):
         self._scheduler.step("close")
-        if self.member in self._broker.members:
-            self._commit()
+        self._commit()
+        if self._broker.is_member(self.member):
             self._broker.members.remove(self.member)
 
     def freeze(self, seconds):
