@@ -21,7 +21,7 @@ demo: $(STAMP)  ## the whole thing on a local Kafka and Redis, in under 90 s (KE
 	$(BIN)/streamer demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(STAMP)  ## every test, on a real Kafka and a real Redis
-	$(BIN)/python -m pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 simulate: $(STAMP)  ## the real loop under seeded faults: SEEDS=200000 for a night, SEED=n for one
 	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20000))

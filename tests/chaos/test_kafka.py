@@ -49,6 +49,8 @@ def test_a_cluster_loses_the_leader_of_a_partition(run_on, cluster, own_redis):
         before = run.consumed()
         run.feed(0.9 / n_losses, seconds=4.0)
         run.wait_for_progress(before)
+        known = cluster.brokers.keys()
+        run.wait_until(lambda n=number, known=known: cluster.leader_of(topic, n % 4) in known)
         leader = cluster.leader_of(topic, number % 4)
         cluster.brokers[leader].kill()
         others = cluster.brokers.keys() - {leader}
