@@ -33,6 +33,7 @@ from confluent_kafka.admin import OffsetSpec
 from waiting import eventually
 
 from streamer.dev.faults import FAULTS
+from streamer.errors import BrokerUnavailable
 from streamer.host.tether import tethered
 from streamer.kafka.log_reader import KafkaLog, read_log
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
