@@ -278,7 +278,13 @@ class Deployment:
         )
         for spec in specs[:2]:
             spec.settings["message.timestamp.type"] = timestamp_type
-        create_topics(self.admin, specs)
+        eventually(lambda: self._created(specs), 60)  # a broker may just have been frozen
+
+    def _created(self, specs):
+        try:
+            return create_topics(self.admin, specs)
+        except BrokerUnavailable:
+            return None
 
     def topic_ids(self):
         """Return the ids of the event topics, which a topic that is made anew does not keep."""
