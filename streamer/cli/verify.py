@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streamer.app import read_live_model, redis_client
+from streamer.cli.main import EXIT_FAILURE, EXIT_TEMPORARY
 from streamer.config import Settings, load_settings
 from streamer.evaluation.judgement import Verdict
 from streamer.evaluation.letter_offsets import LetterReader
@@ -131,7 +132,7 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     be checked, and that is said.
 
     Reads the topics from their earliest record; commits nothing and writes nothing. Exit 1 if any
-    viewer is different.
+    viewer is different, 75 if some are behind and no mark says what should be there.
     """
     request = VerifyRequest(**options)
     settings = load_settings(request.config)
@@ -144,7 +145,19 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     text = json.dumps(as_json_object(result)) if request.as_json else "\n".join(as_lines(result))
     click.echo(text)
     if result.n_different:
-        context.exit(1)
+        context.exit(EXIT_FAILURE)
+    if not result.is_conclusive:
+        click.echo(
+            "streamer: not conclusive: "
+            + (
+                "the marks went down meanwhile"
+                if result.has_rewound
+                else f"{result.n_unvouched} partitions with records have no mark; is [kafka] "
+                "group_id right, and does a worker run?"
+            ),
+            err=True,
+        )
+        context.exit(EXIT_TEMPORARY)
 
 
 @contextmanager
@@ -235,6 +248,7 @@ def as_json_object(result: Verification) -> dict[str, object]:
         "passes": result.n_passes,
         "log_is_cut": result.is_log_cut,
         "rewound": result.has_rewound,
+        "unvouched_partitions": result.n_unvouched,
         "listed": {user_id: str(verdict) for user_id, verdict in result.listed.items()},
     }
 

@@ -87,6 +87,7 @@ class Verification:
         n_passes: How often the log was read.
         is_log_cut: The topics no longer hold their first records.
         has_rewound: The marks went down meanwhile.
+        n_unvouched: Partitions with records and without a mark: nothing of them need be there.
         verdicts: Number of users by verdict.
         worst_error: Largest relative error of a vector.
         listed: Some of those who are different.
@@ -99,6 +100,7 @@ class Verification:
     n_passes: int = 0
     is_log_cut: bool = False
     has_rewound: bool = False
+    n_unvouched: int = 0
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     worst_error: float = 0.0
     listed: dict[str, Verdict] = field(default_factory=dict)
@@ -127,6 +129,11 @@ class Verification:
     def n_different(self) -> int:
         """Users for whom Redis is not what the log says."""
         return self._count(DIFFERENT)
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether a user who is behind is surely only that: somebody vouches for what was read."""
+        return not self.n_behind or not (self.n_unvouched or self.has_rewound)
 
     def _count(self, verdicts: Iterable[Verdict]) -> int:
         return sum(self.verdicts[verdict] for verdict in verdicts)

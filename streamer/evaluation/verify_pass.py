@@ -80,14 +80,19 @@ class VerifyPass:
         start = {partition: bound.low for partition, bound in bounds.items()}
         self._read_log(start, {partition: bound.high for partition, bound in bounds.items()}, marks)
         self._vouch(marks)
+        with_records = [p for p, bound in bounds.items() if bound.low < bound.high]
+        self._result.n_unvouched = sum(marks.get(p) is None for p in with_records)
         expected.finish()
         gone_until_ms = log.gone_until_ms()
         now_ms = int(self._clock.epoch() * 1000)
         days, tombstone_days = self._options.expire_after_days, self._options.tombstone_days
         self._horizons = Horizons(
             log_ms=gone_until_ms + MAX_AHEAD_MS if gone_until_ms else 0,
-            expiry_ms=int(now_ms - days * DAY_MS) if days else 0,
-            tombstone_ms=int(now_ms - tombstone_days * DAY_MS) if tombstone_days else 0,
+            # Evidence, and what is forgotten, may be dated ahead of the write that lets it expire.
+            expiry_ms=int(now_ms - days * DAY_MS) + MAX_AHEAD_MS if days else 0,
+            tombstone_ms=int(now_ms - tombstone_days * DAY_MS) + MAX_AHEAD_MS
+            if tombstone_days
+            else 0,
         )
         result = self._result
         result.is_log_cut |= gone_until_ms > 0

@@ -111,7 +111,7 @@ class _Codes:
     def put(self, offset: int, number: int) -> None:
         gap = offset - self.first_offset - len(self.numbers)
         assert gap >= 0, "a partition is read in its order"
-        self.numbers.extend([0] * gap)
+        self.numbers.frombytes(bytes(gap * self.numbers.itemsize))
         self.numbers.append(number)
 
     def get(self, offset: int) -> int:

@@ -6,7 +6,7 @@ Nothing is joined, committed or stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import closing
 from typing import Final, NamedTuple
@@ -109,7 +109,7 @@ class KafkaLog:
 
     def read(
         self, start: Mapping[Partition, int], until: Mapping[Partition, int]
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """Yield what there is in [start, until) of each partition, in order by partition.
 
         Args:
@@ -153,14 +153,15 @@ class KafkaLog:
         timestamps nobody can know: the latest time there is.
         """
         cut = {p: bound for p, bound in self.bounds().items() if bound.low > 0}
-        gone_ms = 0
-        if any(bound.low == bound.high for bound in cut.values()):
-            gone_ms = time.time_ns() // 1_000_000
-        start = {p: bound.low for p, bound in cut.items()}
-        for record in self.read(start, {p: low + 1 for p, low in start.items()}):
-            written_ms = record.timestamp_ms if record.is_append_time else LATEST_EVENT_TIME_MS
-            gone_ms = max(gone_ms, written_ms)
-        return gone_ms
+        return max((self._first_written_ms(p, bound) for p, bound in cut.items()), default=0)
+
+    def _first_written_ms(self, partition: Partition, bound: LogBounds) -> int:
+        """Return the time of the first record that is left; the first offset may hold none."""
+        with closing(self.read({partition: bound.low}, {partition: bound.high})) as records:
+            first = next(records, None)
+        if first is None:
+            return time.time_ns() // 1_000_000
+        return first.timestamp_ms if first.is_append_time else LATEST_EVENT_TIME_MS
 
     def close(self) -> None:
         """Disconnect; another call connects again."""

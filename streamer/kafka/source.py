@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Literal
 
 from confluent_kafka import (
@@ -110,16 +111,15 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Record]:
         """Return what has arrived; waits only while there is nothing."""
-        if self._backlog:
-            records, self._backlog = self._backlog[:max_records], self._backlog[max_records:]
-            return records
         with broker_errors("consuming"):
-            messages = self._live.consume(max_records, 0)
-            if not messages:
-                messages = self._wait_for_some(max_records, timeout_seconds)
-        return self._records(messages)
+            if not self._backlog:
+                self._keep(self._live.consume(max_records, 0))
+            if not self._backlog:
+                self._wait_for_some(max_records, timeout_seconds)
+        records, self._backlog = self._backlog[:max_records], self._backlog[max_records:]
+        return records
 
-    def _wait_for_some(self, max_records: int, timeout_seconds: float) -> list[Message]:
+    def _wait_for_some(self, max_records: int, timeout_seconds: float) -> None:
         """Wait for a record, or for a change of the assignment, which the loop must admit.
 
         consume() would wait for a whole batch; poll() returns with the first record, but goes on
@@ -130,15 +130,16 @@ class KafkaSource:
         while (left := until - time.monotonic()) > 0 and self.owned == owned:
             first = self._live.poll(min(left, WAIT_SLICE_SECONDS))
             if first is not None:
-                return [first, *self._live.consume(max_records - 1, 0)]
-        return []
+                self._keep([first])  # before anything that may fail: the client is past it
+                self._keep(self._live.consume(max_records - 1, 0))
+                return
 
     def wait(self, timeout_seconds: float) -> None:
         """Stay a member for a while; a record that was on its way is kept for the next poll."""
         with broker_errors("staying in the group"):
             message = self._live.poll(timeout_seconds)
         if message is not None:
-            self._backlog += self._records([message])
+            self._keep([message])
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Deliver nothing from these until they are resumed. A new partition is paused too."""
@@ -239,27 +240,39 @@ class KafkaSource:
                 on_lost=self._on_lost,
             )
 
-    def _records(self, messages: Sequence[Message]) -> list[Record]:
-        records: list[Record] = []
+    def _keep(self, messages: Sequence[Message]) -> None:
+        """Take what the client has delivered; it will not deliver it again."""
         for message in messages:
             error = message.error()
             if error is not None:
                 self._on_error(error)
-                continue
-            records.append(record_of(message))
-        return records
+            else:
+                self._backlog.append(record_of(message))
 
     def _drop_backlog(self, partitions: set[Partition]) -> None:
         self._backlog = [record for record in self._backlog if record.partition not in partitions]
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        if self._protocol == "consumer":
-            consumer.incremental_assign(assigned)
-        else:
-            consumer.assign(assigned)
+        """Take partitions over.
+
+        Nothing may be raised from here: the client would throw away the records of the call that
+        it is in, and go on behind them.
+        """
+        try:
+            if self._protocol == "consumer":
+                consumer.incremental_assign(assigned)
+            else:
+                consumer.assign(assigned)
+        except KafkaException as exception:
+            code = exception.args[0].name()
+            self._tell(lambda listener: listener.on_error(code, is_fatal=True))
+            return
         partitions = [Partition(tp.topic, tp.partition) for tp in assigned]
         self._owned |= set(partitions)
-        self.pause(partitions)  # until the marks have been read: Redis may have forgotten
+        # Until the marks have been read: Redis may have forgotten. If it fails, records come that
+        # vouch for nothing, until the partition is admitted.
+        with suppress(BrokerUnavailable):
+            self.pause(partitions)
         self._tell(lambda listener: listener.on_assigned(partitions))
 
     def _on_revoke(self, _: Consumer, revoked: list[TopicPartition]) -> None:

@@ -170,11 +170,14 @@ class WorkerLoop:
         """Return when every dead letter is safe."""
         with self._observer.stage("dead_letter"):
             self._dead_letters.send(rejected)
-            while not self._until_done(
-                lambda: self._dead_letters.is_delivered(DELIVERY_SLICE_SECONDS)
+            while not self._retrying.until_done(
+                lambda: self._dead_letters.is_delivered(DELIVERY_SLICE_SECONDS),
+                self._rewind,
+                releases=False,
             ):
                 self._retrying.hold()
                 self._retrying.stay(0.0)
+            self._retrying.release()
         self._observer.dead_lettered(rejected)
 
     def _until_done(self, call: Callable[[], T]) -> T:

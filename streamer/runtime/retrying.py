@@ -89,12 +89,19 @@ class Retrying:
             raise RestartNeeded(f"Kafka: the client has failed for good: {self._fatal_code}")
         self._observer.turned()
 
-    def until_done(self, call: Callable[[], T], on_forgotten: Callable[[], None]) -> T:
+    def until_done(
+        self,
+        call: Callable[[], T],
+        on_forgotten: Callable[[], None],
+        *,
+        releases: bool = True,
+    ) -> T:
         """Call until it succeeds.
 
         Args:
             call: May be repeated after a TransientError or StoreForgot.
             on_forgotten: Called when the store forgot acknowledged writes, before the next try.
+            releases: Whether partitions that are held may then deliver again.
 
         Raises:
             Abandoned: The worker is stopping and time is up.
@@ -112,7 +119,8 @@ class Retrying:
                 bound = FIRST_BACK_OFF_SECONDS * 2 ** min(attempt - 1, MAX_DOUBLINGS)
                 self.stay(self._jitter.uniform(bound / 2, bound))
             else:
-                self.release()
+                if releases:
+                    self.release()
                 return result
 
     def stay(self, seconds: float) -> None:

@@ -2,7 +2,10 @@
 
 One thread that looks at its children ten times a second. A worker that dies is started again after
 a pause that doubles with every death and is forgotten after a healthy minute. Exit code 78 is
-final: starting again does not mend a configuration, so all of them are stopped. Nothing here is
+final, as starting again does not mend a configuration, and all of them are stopped; but not once
+any has lived a healthy minute: then the configuration was right, and one that is refused since (a
+port that was taken meanwhile, a file in the middle of an edit) must not take the others with it.
+Nothing here is
 needed for correctness: workers share nothing but the consumer group.
 """
 
@@ -127,6 +130,7 @@ class Supervisor:
             for number, port in enumerate(ports)
         ]
         self._stop: _Stop | None = None
+        self._has_been_healthy = False
 
     def stop(self) -> None:
         """Ask the workers to end, a second time: at once. May be called from a signal handler."""
@@ -155,6 +159,7 @@ class Supervisor:
     def _look_at(self, worker: _Worker) -> None:
         if worker.process is not None:
             code = worker.process.poll()
+            self._has_been_healthy |= self._clock() - worker.started_at >= HEALTHY_SECONDS
             if code is not None:
                 self._ended(worker, worker.process.pid, code)
         elif self._stop is None and worker.start_at is not None:
@@ -187,7 +192,8 @@ class Supervisor:
         facts = {"number": worker.number, "pid": pid, "exit_code": _exit_code(code)}
         if self._stop is None and code == EXIT_CONFIG:
             self._log.error("worker_process_refused", **facts, remedy="edit the configuration")
-            self.stop()
+            if not self._has_been_healthy:
+                self.stop()
         if self._stop is not None:
             # One that had not begun yet has no handler: the signal itself ends it, with nothing
             # in hand. One that gave up its drain leaves with 128 + signal, as an exit code.

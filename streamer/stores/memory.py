@@ -84,7 +84,7 @@ class MemoryState:
                 features = features_key(variant, writes.user_ids[row])
                 there = self.values.get(features, b"")
                 if there and (len(there) < 28 or there[:3] != b"SF\1"):
-                    self.values[quarantine_key(features)] = self.values.pop(features)
+                    self.set_aside(features)
                     n_quarantined += 1
                 elif there and int.from_bytes(there[24:28], "little") > writes.generation:
                     n_superseded += 1
@@ -108,6 +108,10 @@ class MemoryState:
             if move.wanted is not None and self.marks.get(partition) == move.expected:
                 self.marks[partition] = move.wanted
         return {partition: self.marks.get(partition) for partition in moves}
+
+    def set_aside(self, key: str) -> None:
+        """Move a broken value away; the first one is the one with something in it to be saved."""
+        self.values.setdefault(quarantine_key(key), self.values.pop(key))
 
     def _remembers(self, writer: Writer) -> bool:
         return self.sequences.get(writer.number, 0) >= writer.acknowledged
@@ -175,7 +179,7 @@ class MemoryStore(FeatureStore):
         """Move a broken history aside, if it is still there."""
         key = history_key(user_id)
         if value is not None and self.values.get(key) == value:
-            self.values[quarantine_key(key)] = self.values.pop(key)
+            self.state.set_aside(key)
 
     def move_marks(self, moves: Mapping[Partition, MarkMove]) -> dict[Partition, Mark | None]:
         """Set each mark whose stored value is the expected one; return what is stored then."""

@@ -46,14 +46,14 @@ def skipped_retry():
     """A write that failed counts as done."""
     until_done = Retrying.until_done
 
-    def mutant(self, call, on_forgotten):
+    def mutant(self, call, on_forgotten, **options):
         def once():
             try:
                 return call()
             except TransientError:
                 return Report()
 
-        return until_done(self, once, on_forgotten)
+        return until_done(self, once, on_forgotten, **options)
 
     return patch.object(Retrying, "until_done", mutant)
 

@@ -37,6 +37,20 @@ def many(world, n_users=1000):
     return [record for record in world.log.records[PLAYS] if b'"u-' in record.value]
 
 
+def test_nobody_is_surely_only_behind_where_no_mark_vouches_for_anything():
+    """A wrong group, or a flushed Redis that no worker fills: everybody looks as if under way."""
+    world = World()
+    world.log.append(PLAYS, event("ann", "title-1", NOW_MS))
+    world.log.append(BROWSE, event("bob", "title-3", NOW_MS, "detail_view"))
+    result = world.verify()
+    assert (result.n_behind, result.n_different, result.n_unvouched) == (2, 0, 2)
+    assert not result.is_conclusive
+    world.marks.update({PLAYS: 0, BROWSE: 0})
+    result = world.verify()
+    assert (result.n_behind, result.n_unvouched) == (2, 0)
+    assert result.is_conclusive
+
+
 # --- a system at rest ----------------------------------------------------------------------------
 
 

@@ -92,3 +92,88 @@ def test_topics_that_do_not_exist_are_missing_until_they_do(queries):
     assert told(queries, browse_events=there) == frozenset()
     assert told(queries, play_events=error(KafkaError._TIMED_OUT)) == frozenset()
     assert told(queries, play_events=unknown) == {"play-events"}  # it was deleted
+
+
+class Delivered:
+    """A message of the client."""
+
+    def __init__(self, offset):
+        self._offset = offset
+
+    def error(self):
+        return None
+
+    def topic(self):
+        return "play-events"
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return self._offset
+
+    def timestamp(self):
+        return 2, 1000 + self._offset
+
+    def key(self):
+        return None
+
+    def value(self):
+        return b"value"
+
+    def headers(self):
+        return None
+
+
+class Listening:
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.assigned, self.errors = [], []
+
+    def on_assigned(self, partitions):
+        self.assigned += partitions
+
+    def on_error(self, code, *, is_fatal):
+        self.errors.append((code, is_fatal))
+
+
+def failing(*_):
+    raise KafkaException(KafkaError(KafkaError._STATE))
+
+
+def test_a_record_that_was_taken_is_kept_although_the_call_for_the_rest_fails(source):
+    """The client is past it: thrown away, it would never come again."""
+    rests = iter([[], failing, [Delivered(8)]])
+
+    def consume(max_records, timeout):
+        rest = next(rests)
+        return rest() if callable(rest) else rest
+
+    source._consumer = SimpleNamespace(consume=consume, poll=lambda timeout: Delivered(7))
+    with pytest.raises(BrokerUnavailable):
+        source.poll(100, 0.2)
+    assert [record.offset for record in source.poll(100, 0.2)] == [7]
+    assert [record.offset for record in source.poll(100, 0.2)] == [8]
+
+
+def assigned(source, **consumer):
+    source._listener = listener = Listening()
+    source._consumer = SimpleNamespace(**consumer)
+    place = SimpleNamespace(topic="play-events", partition=0)
+    source._on_assign(source._consumer, [place])
+    return listener
+
+
+def test_a_partition_that_the_client_cannot_take_ends_the_process_and_raises_nothing(source):
+    """Raised inside of the client's callback, it would cost the records of that call."""
+    listener = assigned(source, incremental_assign=failing)
+    assert listener.errors == [("_STATE", True)]
+    assert listener.assigned == []
+    assert source.owned == frozenset()
+
+
+def test_a_partition_that_cannot_be_paused_is_told_all_the_same(source):
+    listener = assigned(source, incremental_assign=lambda _: None, pause=failing)
+    assert listener.assigned == [P0]
+    assert listener.errors == []

@@ -228,6 +228,18 @@ def test_nobody_is_started_after_a_stop_though_its_pause_is_over():
     assert len(bench.started) == 2
 
 
+def test_one_that_is_refused_after_all_were_well_is_tried_again_and_stops_nobody():
+    """Its port was taken meanwhile, say: no reason to take the others down."""
+    bench = Bench(2)
+    bench.later(
+        HEALTHY_SECONDS + 4.0, lambda: vars(bench.processes[1]).update(_ends_at=0.0, _code=78)
+    )
+    bench.later(HEALTHY_SECONDS + 9.0, bench.supervisor.stop)
+    assert bench.supervisor.run() == 0
+    assert [number for _, number, _ in bench.started] == [0, 1, 1]
+    assert "worker_process_refused" in [entry["event"] for entry in bench.said]
+
+
 def test_a_refused_configuration_ends_all_with_78_and_is_not_tried_again():
     bench = Bench(3)
     bench.later(4.0, lambda: vars(bench.processes[1]).update(_ends_at=0.0, _code=78))
