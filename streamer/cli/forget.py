@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,7 @@ from streamer.cli.dlq_read import letter_topics, reading_progress
 from streamer.cli.dlq_show import place_json, printable
 from streamer.cli.main import EXIT_FAILURE, EXIT_TEMPORARY
 from streamer.cli.moments import in_utc
+from streamer.cli.stopping import stop_flag
 from streamer.config import KafkaSection, Settings, load_settings
 from streamer.errors import BrokerUnavailable, StoreUnavailable, StreamerError
 from streamer.events import LATEST_EVENT_TIME_MS, MAX_AHEAD_MS, is_id
@@ -100,8 +102,8 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     is a bare header, and features of every variant are gone. Lists the viewer's dead letters,
     which Kafka keeps until their retention ends. No replay brings the viewer back.
 
-    Exit 75 if no worker applied it in time: the event is written and will be applied. Exit 1 if
-    something is left that should be gone.
+    Exit 75 if no worker applied it in time, or before Ctrl-C: the event is written and will be
+    applied. Exit 1 if something is left that should be gone.
     """
     user_id = options["user_id"]
     if not is_id(user_id):
@@ -114,7 +116,8 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
         click.confirm(
             f"Forget {printable(user_id)} for good? This cannot be undone.", abort=True, err=True
         )
-    receipt = _forget(settings, client, user_id, options)
+    with stop_flag() as stopped:  # once it is written, a receipt is due whatever comes
+        receipt = _forget(settings, client, user_id, options, stopped)
     try:
         _find_letters(settings.kafka, receipt, is_silent=options["quiet"])
     finally:  # the event is written: a receipt is due, also if Kafka went away meanwhile
@@ -200,9 +203,13 @@ def _ensure_topic(kafka: KafkaSection) -> None:
 
 
 def _forget(
-    settings: Settings, client: redis.Redis, user_id: str, options: dict[str, Any]
+    settings: Settings,
+    client: redis.Redis,
+    user_id: str,
+    options: dict[str, Any],
+    stopped: Sequence[int],
 ) -> Receipt:
-    """Write the event, and look at Redis until it is applied or time is up."""
+    """Write the event, and look at Redis until it is applied, time is up, or Ctrl-C."""
     kafka, variants = settings.kafka, [settings.models.variant]
     before = read_traces(client, user_id, variants)
     now_ms = time.time_ns() // 1_000_000
@@ -229,7 +236,7 @@ def _forget(
     receipt = Receipt(user_id, written, until_ms, before, before, 0.0, [])
     started, pause_seconds = time.monotonic(), FIRST_POLL_SECONDS
     with _waiting_progress(is_silent=options["quiet"]):
-        while not receipt.is_applied and receipt.seconds < options["timeout_seconds"]:
+        while not (receipt.is_applied or stopped or receipt.seconds >= options["timeout_seconds"]):
             time.sleep(min(pause_seconds, options["timeout_seconds"]))
             pause_seconds = min(2 * pause_seconds, MAX_POLL_SECONDS)
             with suppress(StoreUnavailable):  # the event is written: only time decides now

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import time
 from binascii import crc32
@@ -333,6 +334,24 @@ def test_without_a_worker_the_forget_is_written_and_that_is_exit_75(deployment):
     worker = deployment.start_worker()
     eventually(lambda: deployment.redis.get(HISTORY) == tombstone(receipt), 30)
     assert worker.terminate() == 0
+
+
+def test_ctrl_c_while_it_waits_ends_the_wait_and_not_the_receipt(deployment):
+    """The event is written, and cannot be taken back."""
+    process = subprocess.Popen(
+        [STREAMER, "forget", user(ANN), "--json", "--timeout", "600"],
+        env=deployment.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        eventually(lambda: any(b"forget" in record.value for record in deployment.log()), 60)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75
+    assert json.loads(out)["applied"] is False
 
 
 def test_a_user_of_whom_nothing_is_known_is_forgotten_all_the_same(deployment):
