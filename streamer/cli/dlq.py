@@ -212,7 +212,7 @@ def _redrive(
         kafka.bootstrap_servers,
         [topic + kafka.dead_letter_suffix for topic in topics],
     )
-    letters = islice(survey.waiting(records), n_planned)
+    letters = survey.waiting(records)
     total = Outcome()
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -222,9 +222,14 @@ def _redrive(
         Progress(TextColumn("redriving"), *columns, console=console, disable=is_silent) as progress,
     ):
         task = progress.add_task("", total=n_planned)
-        while not stopped and (batch := list(islice(letters, BATCH_LETTERS))):
+        while not stopped:
+            # What a topic refuses does not count, or a limit would try the same ones for ever.
+            n_left = n_planned - total.n_redriven
+            batch = list(islice(letters, min(BATCH_LETTERS, n_left)))
+            if not batch:
+                break
             outcome = redriver.redrive(batch)
             total.n_redriven += outcome.n_redriven
             total.refused += outcome.refused
-            progress.update(task, advance=len(batch))
+            progress.update(task, completed=total.n_redriven)
     return total, bool(stopped)

@@ -75,7 +75,7 @@ class BrokerQueries:
     def topic_ids(self) -> Mapping[str, str]:
         """Return the id of each topic, as the broker told it last; without those it did not tell.
 
-        Never waits. An answer is at most two intervals old while the broker answers.
+        Never waits: it takes the answer to the question of the call before, and asks the next.
         """
         if all(future.done() for future in self._asked.values()):
             for topic, future in self._asked.items():

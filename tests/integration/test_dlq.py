@@ -383,6 +383,24 @@ def test_what_a_topic_refuses_is_said_stays_waiting_and_harms_no_other(topicless
     assert (listed["waiting"], listed["redriven"]) == (1, 2)
 
 
+def test_a_limit_counts_what_was_redriven_and_not_what_a_topic_refuses(topicless):
+    """Or the first ones, refused for good, would keep all others waiting."""
+    deployment = topicless
+    create_event_topics(deployment, max_message_bytes="2000")
+    note = Random(1).randbytes(4000).hex()
+    bury(
+        deployment,
+        rejected_of(
+            deployment, sent("play", 1, event(time_ms=START_MS, who=1, note=note)), 0, START_MS
+        ),
+        rejected_of(deployment, sent("play", 2, event(time_ms=START_MS, who=2)), 1, START_MS),
+        rejected_of(deployment, sent("play", 3, event(time_ms=START_MS, who=3)), 2, START_MS),
+    )
+    done = run_json(deployment, "redrive", "--limit", "1", exit_code=1)
+    assert (done["redriven"], done["refused"]) == (1, 1)
+    assert [record.key for record in deployment.log()] == [user(2).encode()]
+
+
 def test_one_record_that_a_topic_does_not_date_so_harms_no_other_of_its_batch(topicless):
     deployment = topicless
     create_event_topics(
