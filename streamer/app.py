@@ -17,7 +17,7 @@ from streamer.kafka.topics import open_admin
 from streamer.kafka.watermarks import WatermarkMonitor
 from streamer.metrics import WorkerMetrics
 from streamer.models import load_model, read_pointer
-from streamer.pipeline.step import LiveModel
+from streamer.pipeline.step import LiveModel, warm_up
 from streamer.runtime.cache import HistoryCache
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.guards import EXIT_TEMPORARY, Shutdown, Watchdog
@@ -85,6 +85,7 @@ class Worker:
         shutdown = Shutdown(self.loop.stop, worker.drain_timeout_seconds)
         shutdown.install()
         self.health.start()
+        warm_up(RecencyFoldIn())
         try:
             self._wait_for_others(None if wait else worker.start_timeout_seconds)
             if not self.loop.is_stopping:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import floor, isfinite
+from math import inf
 from typing import Any, Final
 
 from streamer.errors import RejectedRecord
@@ -19,6 +19,7 @@ from streamer.events.schema import (
     Thumb,
 )
 
+_NUMBERS: Final = frozenset({int, float})
 _FIXED: Final[dict[EventType, Evidence | None]] = {
     EventType.PLAY_START: None,
     EventType.IMPRESSION: None,
@@ -31,6 +32,9 @@ _FIXED: Final[dict[EventType, Evidence | None]] = {
     EventType.THUMB_DOWN: Evidence(Kind.THUMB, Thumb.DOWN),
     EventType.THUMB_CLEAR: Evidence(Kind.THUMB, Thumb.CLEARED),
 }
+# Made once: a viewing has one of 201 values.
+_PLAYS: Final = [Evidence(Kind.PLAY, value) for value in range(FULL_COMPLETION + 1)]
+_BRIEF_PLAYS: Final = [Evidence(Kind.BRIEF_PLAY, value) for value in range(FULL_COMPLETION + 1)]
 
 
 def evidence_of(event_type: EventType, payload: Mapping[str, Any]) -> Evidence | None:
@@ -42,19 +46,17 @@ def evidence_of(event_type: EventType, payload: Mapping[str, Any]) -> Evidence |
     """
     if event_type in _FIXED:
         return _FIXED[event_type]
-    watched_s = _number(payload.get("watched_s"))
-    duration_s = _number(payload.get("duration_s"))
-    if watched_s < 0 or duration_s <= 0:
+    watched_s, duration_s = payload.get("watched_s"), payload.get("duration_s")
+    # Exact types, because True is an int too; NaN is below nothing.
+    if (
+        type(watched_s) not in _NUMBERS
+        or type(duration_s) not in _NUMBERS
+        or not (0 <= watched_s < inf and 0 < duration_s < inf)  # type: ignore[operator]
+    ):
         raise RejectedRecord(RejectReason.BAD_NUMBER)
-    completion = min(1.0, watched_s / duration_s)
-    value = floor(FULL_COMPLETION * completion + 0.5)
-    if watched_s >= LEAST_PLAY_S and completion >= LEAST_COMPLETION:
-        return Evidence(Kind.PLAY, value)
+    completion = min(1.0, float(watched_s) / float(duration_s))  # type: ignore[arg-type]
+    value = int(FULL_COMPLETION * completion + 0.5)  # never negative, so this is floor
+    if watched_s >= LEAST_PLAY_S and completion >= LEAST_COMPLETION:  # type: ignore[operator]
+        return _PLAYS[value]
     # A heartbeat of a viewing that has only begun says nothing yet; its stop does.
-    return Evidence(Kind.BRIEF_PLAY, value) if event_type is EventType.PLAY_STOP else None
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise RejectedRecord(RejectReason.BAD_NUMBER)
-    return float(value)
+    return _BRIEF_PLAYS[value] if event_type is EventType.PLAY_STOP else None

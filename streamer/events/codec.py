@@ -25,7 +25,7 @@ from streamer.events.schema import (
 from streamer.events.times import parse_event_time
 
 _CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
-_TYPES: Final[dict[object, EventType]] = {str(event_type): event_type for event_type in EventType}
+_TYPES: Final[dict[str, EventType]] = {str(event_type): event_type for event_type in EventType}
 
 
 def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
@@ -40,26 +40,35 @@ def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
         RejectedRecord: The record belongs in the dead letters; `.reason` says why.
     """
     payload = _parse(value)
-    event_type = payload.get("type")
-    known_type = _TYPES.get(event_type) if isinstance(event_type, str) else None
+    get = payload.get
+    event_type = get("type")
+    known_type = _TYPES.get(event_type) if type(event_type) is str else None
     if known_type is None:
         raise RejectedRecord(RejectReason.UNKNOWN_TYPE)
-    user_id = payload.get("user_id")
+    user_id = get("user_id")
     if not is_id(user_id):
         raise RejectedRecord(RejectReason.BAD_USER_ID)
     item_id = None
     if known_type is not EventType.FORGET:
-        item_id = payload.get("item_id")
+        item_id = get("item_id")
         if not is_id(item_id):
             raise RejectedRecord(RejectReason.BAD_ITEM_ID)
-    event_time_ms = parse_event_time(payload.get("event_time"))
-    _ensure_time(event_time_ms, record_timestamp_ms)
+    event_time_ms = get("event_time")
+    if type(event_time_ms) is not int:
+        event_time_ms = parse_event_time(event_time_ms)
+    latest_ms = record_timestamp_ms + MAX_AHEAD_MS
+    if not (
+        EARLIEST_EVENT_TIME_MS <= event_time_ms <= latest_ms
+        and event_time_ms <= LATEST_EVENT_TIME_MS
+        and record_timestamp_ms >= 0
+    ):
+        raise RejectedRecord(_why_not_then(event_time_ms, record_timestamp_ms))
     return Event(known_type, user_id, item_id, event_time_ms, evidence_of(known_type, payload))
 
 
 def is_id(value: object) -> TypeGuard[str]:
     """Say whether `value` is a string of 1 to 128 bytes of UTF-8 without control characters."""
-    if not isinstance(value, str) or not value or len(value) > MAX_ID_BYTES:
+    if type(value) is not str or not 0 < len(value) <= MAX_ID_BYTES:
         return False
     if value.isascii():  # the usual case: a character is a byte, and printable means no control
         return value.isprintable()
@@ -88,10 +97,9 @@ def _why_not_json(value: bytes) -> RejectReason:
     return RejectReason.NOT_JSON
 
 
-def _ensure_time(event_time_ms: int, record_timestamp_ms: int) -> None:
+def _why_not_then(event_time_ms: int, record_timestamp_ms: int) -> RejectReason:
     if record_timestamp_ms < 0:
-        raise RejectedRecord(RejectReason.NO_RECORD_TIMESTAMP)
+        return RejectReason.NO_RECORD_TIMESTAMP
     if event_time_ms < EARLIEST_EVENT_TIME_MS:
-        raise RejectedRecord(RejectReason.BEFORE_2000)
-    if event_time_ms > min(record_timestamp_ms + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS):
-        raise RejectedRecord(RejectReason.TOO_FAR_AHEAD)
+        return RejectReason.BEFORE_2000
+    return RejectReason.TOO_FAR_AHEAD

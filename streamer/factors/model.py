@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamer.errors import ModelError
 from streamer.factors.signals import Signals
+from streamer.factors.whitened import WhitenedItems
 from streamer.history import item_key
 
 UNKNOWN_ROW = -1
@@ -26,6 +27,8 @@ MAX_WEIGHT: Final = 1e9
 fractions it is 5e-8 here, 4e-7 at 1e10, and 3e-5, more than is promised, at 1e12."""
 MAX_CONDITION: Final = 1e11
 """Of G + λI. The error grows with it too: 2e-6 at 3e10, 2e-3 at 3e13."""
+SOLVE_ERROR: Final = 1e-7
+"""‖Δ‖ / ‖u‖ by ending a solve; with what rounding adds, 1e-5 is promised."""
 MIN_HALF_LIFE: Final = 1e-6
 """Shorter ones divide by almost nothing."""
 MAX_FACTOR: Final = 1e30
@@ -146,6 +149,21 @@ class ItemModel:
     def strength_table(self) -> NDArray[np.float64]:
         """Strength of every (kind, value), float64, shape (256, 256)."""
         return self.params.signals.table()
+
+    @cached_property
+    def fade_table(self) -> NDArray[np.float64]:
+        """How much an entry of every (kind, value) fades older ones: 2^(-min(1, s) / h)."""
+        return np.exp2(-np.minimum(self.strength_table, 1.0) / self.params.recency_half_life)
+
+    @cached_property
+    def whitened(self) -> WhitenedItems:
+        """Rows of V L⁻ᵀ, as they were needed."""
+        return WhitenedItems(self.item_factors, self.whitening)
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Of a solution in whitened coordinates, for SOLVE_ERROR in those of the items."""
+        return SOLVE_ERROR / float(np.linalg.cond(self.whitening))
 
     def rows_of(self, item_keys: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return each key's row in the factor table, same shape; UNKNOWN_ROW if it has none."""

@@ -11,6 +11,7 @@ from streamer.history.layout import (
     item_key,
     kinds,
     pack_word,
+    pack_words,
     values,
 )
 from streamer.history.merge import Outcome, merge
@@ -31,5 +32,6 @@ __all__ = [
     "kinds",
     "merge",
     "pack_word",
+    "pack_words",
     "values",
 ]

@@ -17,16 +17,10 @@ from streamer.history.batch import HistoryBatch
 ABSENT_DIGEST: Final = 0
 
 
-def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit numbers one to one, same shape; arithmetic is modulo 2**64."""
-    mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
 def digests(histories: HistoryBatch) -> NDArray[np.uint64]:
     """Return the digest of each history, uint64, shape (n_users,)."""
-    terms = mix(histories.item_keys + mix(histories.words))
-    terms[histories.words == 0] = 0
-    total: NDArray[np.uint64] = terms.sum(axis=1, dtype=np.uint64)
-    return total + mix(histories.forgotten_before_ms + np.uint64(1))
+    from streamer.history import kernels  # noqa: PLC0415  takes half a second; not all need it
+
+    return kernels.digest(
+        histories.item_keys, histories.words, histories.counts, histories.forgotten_before_ms
+    )

@@ -52,6 +52,13 @@ def pack_word(event_time_ms: int, value: int, kind: Kind) -> int:
     return event_time_ms << 16 | value << 8 | kind
 
 
+def pack_words(
+    event_times_ms: NDArray[np.uint64], values_and_kinds: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Pack many: times below 2**48, and ``value << 8 | kind`` of each, same shapes."""
+    return event_times_ms << np.uint64(16) | values_and_kinds
+
+
 def kinds(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Return the kind of each word, same shape; 0 in an empty slot."""
     return (words & np.uint64(0xFF)).astype(np.uint8)

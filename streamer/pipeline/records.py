@@ -18,7 +18,7 @@ from streamer.events import (
     RejectReason,
     decode_event,
 )
-from streamer.history import Interactions, item_key, pack_word
+from streamer.history import Interactions, item_key, pack_words
 
 ORIGINAL_TIMESTAMP: Final = "original_timestamp"
 """Header of a redriven record: its timestamp in epoch milliseconds when it was rejected first."""
@@ -94,45 +94,48 @@ class Decoder:
         row_of_user: dict[str, int] = {}
         rows: list[int] = []
         keys: list[int] = []
-        words: list[int] = []
+        times_ms: list[int] = []
+        values_and_kinds: list[int] = []
         forgotten: dict[int, int] = {}
         applied: Counter[tuple[str, EventType]] = Counter()
         rejected: list[Rejected] = []
-        event_times_ms = np.full(len(records), -1, np.int64)
-        for index, record in enumerate(records):
+        event_times_ms: list[int] = []
+        for record in records:
             try:
                 event = decode_event(record.value, record.timestamp_ms)
             except RejectedRecord as error:
                 rejected.append(Rejected(record, RejectReason(error.reason)))
+                event_times_ms.append(-1)
                 continue
-            applied[record.partition.topic, event.type] += 1
-            event_times_ms[index] = event.event_time_ms
-            if event.evidence is not None and event.item_id is not None:
-                rows.append(row_of_user.setdefault(event.user_id, len(row_of_user)))
-                keys.append(self._item_key(event.item_id))
-                words.append(
-                    pack_word(event.event_time_ms, event.evidence.value, event.evidence.kind)
-                )
-            elif event.type is EventType.FORGET:
-                row = row_of_user.setdefault(event.user_id, len(row_of_user))
+            event_type, user_id, item_id, event_time_ms, evidence = event
+            applied[record.partition.topic, event_type] += 1
+            event_times_ms.append(event_time_ms)
+            if evidence is not None and item_id is not None:
+                rows.append(row_of_user.setdefault(user_id, len(row_of_user)))
+                keys.append(self._item_keys.get(item_id) or self._new_item_key(item_id))
+                times_ms.append(event_time_ms)
+                kind, value = evidence
+                values_and_kinds.append(value << 8 | kind)
+            elif event_type is EventType.FORGET:
+                row = row_of_user.setdefault(user_id, len(row_of_user))
                 until_ms = min(_asked_at_ms(record) + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS)
                 forgotten[row] = max(forgotten.get(row, 0), until_ms)
         forgotten_before_ms = np.zeros(len(row_of_user), np.uint64)
         forgotten_before_ms[list(forgotten)] = list(forgotten.values())
         arrived = Interactions(
             rows=np.array(rows, np.intp),
-            item_keys=np.array(keys, np.uint64),
-            words=np.array(words, np.uint64),
+            item_keys=np.fromiter(keys, np.uint64, len(keys)),
+            words=pack_words(np.array(times_ms, np.uint64), np.array(values_and_kinds, np.uint64)),
             forgotten_before_ms=forgotten_before_ms,
         )
-        return Decoded(list(row_of_user), arrived, applied, rejected, event_times_ms)
+        return Decoded(
+            list(row_of_user), arrived, applied, rejected, np.array(event_times_ms, np.int64)
+        )
 
-    def _item_key(self, item_id: str) -> int:
-        key = self._item_keys.get(item_id)
-        if key is None:
-            if len(self._item_keys) >= self._max_remembered_items:
-                self._item_keys.clear()  # bounded, and the popular ones are back at once
-            key = self._item_keys[item_id] = item_key(item_id)
+    def _new_item_key(self, item_id: str) -> int:
+        if len(self._item_keys) >= self._max_remembered_items:
+            self._item_keys.clear()  # bounded, and the popular ones are back at once
+        key = self._item_keys[item_id] = item_key(item_id)
         return key
 
 

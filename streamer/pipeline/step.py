@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.events import Kind
 from streamer.factors import (
     UNKNOWN_ROW,
     FeatureDtype,
+    FoldInParams,
     ItemModel,
     Learner,
     Stamp,
@@ -29,6 +31,7 @@ from streamer.history import (
     encode,
     event_times_ms,
     merge,
+    pack_word,
 )
 
 NO_GENERATION = -1
@@ -197,6 +200,25 @@ def plan(
     )
     after = Known(histories, after_digests, generations)
     return Plan(writes, after, outcomes, n_folded, n_fold_rejected)
+
+
+def warm_up(learner: Learner) -> None:
+    """Compile, or load, what `plan` calls: seconds when new, which no event should wait for."""
+    one_item = ItemModel.of(
+        model_id=0,
+        params=FoldInParams(alpha=1.0, regularization=1.0),
+        item_ids=["any"],
+        item_factors=np.ones((1, 1), np.float32),
+        popularity=np.ones(1, np.float32),
+    )
+    arrived = Interactions(
+        rows=np.zeros(1, np.intp),
+        item_keys=one_item.item_keys,
+        words=np.array([pack_word(0, 0, Kind.PLAY)], np.uint64),
+        forgotten_before_ms=np.zeros(1, np.uint64),
+    )
+    live = LiveModel("default", 0, one_item, learner)
+    plan(["nobody"], Known.nothing(1), arrived, live, FeatureFormat(FeatureDtype.F16, 0))
 
 
 def count_unknown_items(arrived: Interactions, model: ItemModel) -> int:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from strategies import BASE_MS, examples, models, roll_state, seeds
 
 from streamer.events import Kind
-from streamer.factors import FoldInParams, ItemModel, RecencyFoldIn, Signals
+from streamer.factors import (
+    FoldInParams,
+    ItemModel,
+    RecencyFoldIn,
+    Signals,
+    reference,
+    whitened,
+)
 from streamer.history import HistoryBatch, decode
 
 RELATIVE_ERROR = 1e-5
@@ -75,7 +82,9 @@ def test_both_vectors_of_every_length_of_history_are_the_dense_solution(case, se
     rolls = random.Random(seed)
     lengths = [0, *rolls.sample(range(1, oracle.MAX_ENTRIES), 10), oracle.MAX_ENTRIES]
     states = roll_histories(rolls, model, lengths)
-    ensure_exact(states, model, LEARNER(batch_of(states), item_model(item_ids, model)))
+    live = item_model(item_ids, model)
+    ensure_exact(states, model, LEARNER(batch_of(states), live))
+    ensure_exact(states, model, reference.fold_in(batch_of(states), live))
 
 
 def test_every_length_of_history_from_none_to_full_is_solved_exactly():
@@ -134,6 +143,49 @@ def test_a_row_does_not_depend_on_its_batch(case, seed):
             own = alone.vectors[0, vector]
             assert distance(together.vectors[row, vector], own) <= RELATIVE_ERROR
             assert distance(permuted.vectors[there, vector], own) <= RELATIVE_ERROR
+
+
+def catalog(n_items=300, n_factors=32, alpha=10.0):
+    """A model of more items than a history holds, as the oracle and the package have it."""
+    factors = np.random.default_rng(20).normal(scale=0.3, size=(n_items, n_factors))
+    item_ids = [f"title-{number}" for number in range(n_items)]
+    keys = map(oracle.item_key, item_ids)
+    rows = factors.astype(np.float32)
+    model = oracle.Model(dict(zip(keys, rows, strict=True)), alpha=alpha, regularization=1.0)
+    return model, item_model(item_ids, model)
+
+
+def test_what_gradients_cannot_solve_is_solved_directly(monkeypatch):
+    """An α that makes the eigenvalues spread, and a limit of steps that is too low."""
+    rolls = random.Random(21)
+    monkeypatch.setattr(reference, "fold_in", counted := Counted(reference.fold_in))
+    for alpha, is_direct in [(10.0, False), (1e6, True)]:
+        model, live = catalog(alpha=alpha)
+        states = roll_histories(rolls, model, [0, 1, 20, 55])
+        ensure_exact(states, model, LEARNER(batch_of(states), live))
+        assert (counted.n_users > 0) is is_direct
+
+
+class Counted:
+    """Counts the users that a function is called with."""
+
+    def __init__(self, function):
+        self._function, self.n_users = function, 0
+
+    def __call__(self, histories, model):
+        self.n_users += len(histories)
+        return self._function(histories, model)
+
+
+def test_a_table_of_items_that_is_too_small_is_begun_anew(monkeypatch):
+    """With room for 40 items of 300, whatever order they come in."""
+    rolls = random.Random(22)
+    monkeypatch.setattr(whitened, "MAX_ROWS", 40)
+    model, live = catalog()
+    for n_users in (1, 1, 1, 6, 1, 1):
+        states = roll_histories(rolls, model, [30] * n_users)
+        ensure_exact(states, model, LEARNER(batch_of(states), live))
+    assert len(live.whitened.table) < 300
 
 
 @given(models(), seeds)

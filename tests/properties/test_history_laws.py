@@ -4,6 +4,7 @@ import random
 from collections import Counter
 
 import numpy as np
+import numpy_merge
 import oracle
 from hypothesis import given
 from hypothesis import strategies as st
@@ -168,3 +169,25 @@ def test_the_evidence_of_some_users_alone_is_what_they_had(log, wanted):
     some = arrived.of_users(np.array(wanted, np.intp))
     histories, _ = merge(HistoryBatch.empty(len(wanted)), some)
     assert as_bytes(histories) == expected([users[row] for row in wanted], log)
+
+
+@given(logs(), seeds)
+@examples(150)
+def test_the_compiled_merge_gives_the_histories_and_outcomes_of_the_one_in_numpy(log, seed):
+    rolls = random.Random(seed)
+    users = sorted({event.user_id for event in log})
+    repeated = [*log, *rolls.sample(log, len(log) // 5)]
+    rolls.shuffle(repeated)
+    cut = rolls.randrange(len(repeated) + 1)
+    held, _ = merge(HistoryBatch.empty(len(users)), evidence_of_log(users, repeated[:cut]))
+    new = evidence_of_log(users, repeated[cut:])
+    histories, outcomes = merge(held, new)
+    expected, expected_outcomes = numpy_merge.merge(held, new)
+    # Which of several equal interactions is the new one is left open.
+    columns = new.rows, new.item_keys, new.words
+    assert sorted(zip(*columns, outcomes, strict=True)) == sorted(
+        zip(*columns, expected_outcomes, strict=True)
+    )
+    assert as_bytes(histories) == as_bytes(expected)
+    np.testing.assert_array_equal(histories.words, expected.words)  # also beyond the counts
+    np.testing.assert_array_equal(histories.item_keys, expected.item_keys)

@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import pytest
 
-from streamer.factors import FoldInParams, ItemModel, RecencyFoldIn, Signals, recency_fold_in
+from streamer.factors import FoldInParams, ItemModel, RecencyFoldIn, Signals, reference
 from streamer.history import decode
 
 T = 1_764_000_000_000
@@ -138,17 +138,17 @@ def test_a_full_history_and_an_empty_one_share_a_batch():
 
 
 def test_a_solve_that_breaks_the_bound_is_rejected(monkeypatch):
-    monkeypatch.setattr(recency_fold_in, "BOUND_SLACK", -1.0)  # as if it came out too long
+    monkeypatch.setattr(reference, "BOUND_SLACK", -1.0)  # as if it came out too long
     factors = fold_in([play("a")], [])
     assert factors.is_rejected.tolist() == [True, False]
 
 
 def test_one_unsound_vector_rejects_both(monkeypatch):
     """Of two plays `lasting` comes to .25 of its bound, and `recent` to .2495."""
-    monkeypatch.setattr(recency_fold_in, "BOUND_SLACK", 0.2498 - 1)
+    monkeypatch.setattr(reference, "BOUND_SLACK", 0.2498 - 1)
     factors = fold_in([play("a"), play("b", age_s=9)])
     assert factors.is_rejected.tolist() == [True]
-    monkeypatch.setattr(recency_fold_in, "BOUND_SLACK", 0.2501 - 1)
+    monkeypatch.setattr(reference, "BOUND_SLACK", 0.2501 - 1)
     assert fold_in([play("a"), play("b", age_s=9)]).is_rejected.tolist() == [False]
 
 

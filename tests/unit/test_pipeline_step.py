@@ -5,8 +5,10 @@ import oracle
 import pytest
 
 from streamer.factors import FeatureDtype, FoldInParams, ItemModel, RecencyFoldIn, UserFactors
+from streamer.factors import kernels as factor_kernels
 from streamer.history import ABSENT_DIGEST, HistoryBatch, Interactions, Outcome, decode, item_key
-from streamer.pipeline.step import NO_GENERATION, FeatureFormat, Known, LiveModel, plan
+from streamer.history import kernels as history_kernels
+from streamer.pipeline.step import NO_GENERATION, FeatureFormat, Known, LiveModel, plan, warm_up
 
 NOON_MS = 1_764_000_000_000
 FORMAT = FeatureFormat(FeatureDtype.F32, NOON_MS + 1)
@@ -216,3 +218,20 @@ def test_an_empty_batch_of_histories_has_nothing_in_it():
     assert len(empty) == 2
     assert not empty.words.any()
     assert not empty.forgotten_before_ms.any()
+
+
+def test_what_a_worker_calls_is_compiled_once_before_its_first_event():
+    """For one type of every argument: of files, of configuration, of Redis, or made here."""
+    warm_up(RecencyFoldIn())
+    model = ItemModel.of(
+        9,
+        FoldInParams(alpha=40, regularization=1),
+        ["a"],
+        MODEL.item_factors[:1],
+        np.zeros(1, "f4"),
+    )
+    evidence = arriving([view("a")], [])
+    known = stored(oracle.State().learn([view("b")]), None)
+    plan(["u", "v"], known, evidence, LiveModel("default", 1, model, RecencyFoldIn()), FORMAT)
+    for kernel in (factor_kernels.fold_in, history_kernels.merge, history_kernels.digest):
+        assert len(kernel.signatures) == 1, kernel.signatures
