@@ -11,6 +11,7 @@ import structlog
 
 from streamer.config import RedisSection, Settings
 from streamer.factors import FeatureDtype, RecencyFoldIn
+from streamer.host.garbage import settle
 from streamer.kafka.dead_letters import KafkaDeadLetters
 from streamer.kafka.source import KafkaSource
 from streamer.kafka.topics import open_admin
@@ -86,6 +87,7 @@ class Worker:
         shutdown.install()
         self.health.start()
         warm_up(RecencyFoldIn())
+        settle()
         try:
             self._wait_for_others(None if wait else worker.start_timeout_seconds)
             if not self.loop.is_stopping:

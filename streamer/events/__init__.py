@@ -15,6 +15,7 @@ from streamer.events.schema import (
     MyList,
     RejectReason,
     Thumb,
+    new_tuple,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "Thumb",
     "decode_event",
     "is_id",
+    "new_tuple",
 ]

@@ -21,6 +21,7 @@ from streamer.events.schema import (
     Event,
     EventType,
     RejectReason,
+    new_tuple,
 )
 from streamer.events.times import parse_event_time
 
@@ -63,7 +64,8 @@ def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
         and record_timestamp_ms >= 0
     ):
         raise RejectedRecord(_why_not_then(event_time_ms, record_timestamp_ms))
-    return Event(known_type, user_id, item_id, event_time_ms, evidence_of(known_type, payload))
+    evidence = evidence_of(known_type, payload)
+    return new_tuple(Event, (known_type, user_id, item_id, event_time_ms, evidence))
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final
 
 from confluent_kafka import (
@@ -16,6 +17,7 @@ from confluent_kafka import (
 )
 
 from streamer.errors import BrokerUnavailable, ConfigError
+from streamer.events import new_tuple
 from streamer.pipeline.records import Partition, Record
 
 SILENT_LOGGER: Final = logging.getLogger("streamer.kafka.librdkafka")
@@ -75,15 +77,21 @@ def record_of(message: Message) -> Record:
     assert number is not None
     assert offset is not None
     timestamp_type, timestamp_ms = message.timestamp()
-    return Record(
-        Partition(topic, number),
-        offset,
-        timestamp_ms,
-        _bytes(message.key()),
-        _bytes(message.value()),
-        _headers(message),
-        timestamp_type == TIMESTAMP_LOG_APPEND_TIME,
+    return new_tuple(
+        Record,
+        (
+            _partition(topic, number),
+            offset,
+            timestamp_ms,
+            _bytes(message.key()),
+            _bytes(message.value()),
+            _headers(message),
+            timestamp_type == TIMESTAMP_LOG_APPEND_TIME,
+        ),
     )
+
+
+_partition = lru_cache(maxsize=4096)(Partition)
 
 
 def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:

@@ -42,11 +42,13 @@ class HistoryCache:
 
     def put(self, user_ids: Sequence[str], known: Known) -> None:
         """Remember what the store holds for these users; at most the cache's size of them."""
-        n_users = min(len(user_ids), len(self._known.digests))
-        new = sum(user_id not in self._slot_of for user_id in user_ids[:n_users])
-        self._evict(new - len(self._free), keep=set(user_ids[:n_users]))
-        slots = np.array([self._slot(user_id) for user_id in user_ids[:n_users]], np.intp)
-        self._known.put(slots, known.take(np.arange(n_users)))
+        max_users = len(self._known.digests)
+        if len(user_ids) > max_users:
+            user_ids, known = user_ids[:max_users], known.take(np.arange(max_users))
+        new = sum(user_id not in self._slot_of for user_id in user_ids)
+        self._evict(new - len(self._free), keep=user_ids)
+        slots = np.array([self._slot(user_id) for user_id in user_ids], np.intp)
+        self._known.put(slots, known)
 
     def drop(self, user_ids: Sequence[str]) -> None:
         """Forget these users."""
@@ -66,6 +68,8 @@ class HistoryCache:
         self._slot_of.move_to_end(user_id)
         return slot
 
-    def _evict(self, n_users: int, keep: set[str]) -> None:
-        leaving = (user_id for user_id in self._slot_of if user_id not in keep)
-        self.drop(list(islice(leaving, max(0, n_users))))
+    def _evict(self, n_users: int, keep: Sequence[str]) -> None:
+        if n_users > 0:
+            kept = set(keep)
+            leaving = (user_id for user_id in self._slot_of if user_id not in kept)
+            self.drop(list(islice(leaving, n_users)))

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ from streamer.history import Outcome
 from streamer.metrics import Stage, WorkerMetrics, WorkerState
 from streamer.pipeline.records import Decoded, Partition, Record, Rejected
 from streamer.runtime.updater import Report
+
+_topic: Final = attrgetter("partition.topic")
+_timestamp_ms: Final = attrgetter("timestamp_ms")
 
 REPEAT_SECONDS: Final = 30.0
 """The same trouble is logged again only after this time."""
@@ -151,13 +155,14 @@ class LoopObserver:
     def _measure_delays(
         self, records: Sequence[Record], event_times_ms: NDArray[np.int64], now: float
     ) -> None:
-        appended = np.fromiter((record.timestamp_ms for record in records), np.int64, len(records))
-        topics = np.array([record.partition.topic for record in records])
+        appended = np.fromiter(map(_timestamp_ms, records), np.int64, len(records))
+        topics = [*map(_topic, records)]
         is_applied = event_times_ms >= 0
         delays = np.maximum(now - appended / 1000, 0.0)
         ages = np.maximum(now - event_times_ms / 1000, 0.0)
-        for topic in np.unique(topics).tolist():
-            mine = is_applied & (topics == topic)
+        for topic in set(topics):
+            is_of_topic = np.fromiter(map(topic.__eq__, topics), np.bool_, len(topics))
+            mine = is_applied & is_of_topic
             self._metrics.pipeline_delay.observe(topic, delays[mine])
             self._metrics.event_age.observe(topic, ages[mine])
         if self._delay_trace is not None:
@@ -174,4 +179,4 @@ class LoopObserver:
 
 
 def _by_topic(records: Sequence[Record]) -> Counter[str]:
-    return Counter(record.partition.topic for record in records)
+    return Counter(map(_topic, records))

@@ -191,11 +191,13 @@ class Updater:
         report.fold_rejected += Counter(step.n_fold_rejected)
         is_written = np.ones(len(user_ids), bool)
         is_written[list(outcome.conflicts)] = False
-        written = np.flatnonzero(is_written)
-        after = step.after.take(written)
+        after = step.after
+        if outcome.conflicts:
+            written = np.flatnonzero(is_written)
+            after, user_ids = after.take(written), [user_ids[row] for row in written.tolist()]
         if outcome.n_superseded:
             after.generations[:] = NO_GENERATION  # fold them in again with the newer model
-        self._cache.put([user_ids[row] for row in written.tolist()], after)
+        self._cache.put(user_ids, after)
         report.outcomes += np.bincount(
             step.outcomes[is_written[arrived.rows]], minlength=len(Outcome)
         )
