@@ -27,6 +27,7 @@ VERBS: Final = {
     "forget": "Forget one viewer for good, and show the receipt.",
     "model": "Train, check, show and publish item models.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
+    "plan": "Say how many workers and how much Redis an audience needs.",
     "config": "Show every effective setting and where it came from.",
     "dev": "Start Kafka and Redis on this machine, without Docker.",
     "demo": "Everything at once on a local stack, in under 90 seconds.",

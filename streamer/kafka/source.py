@@ -33,6 +33,7 @@ from streamer.pipeline.ports import GroupListener, Standing
 from streamer.pipeline.records import Partition, Record
 
 WAIT_SLICE_SECONDS: Final = 0.02
+MAX_MESSAGES_PER_CALL: Final = 500
 _FATAL: Final = KafkaError._FATAL  # noqa: SLF001  librdkafka's own code
 _UNSUPPORTED: Final = KafkaError(KafkaError.UNSUPPORTED_VERSION).str()
 """What the text of a fatal error says when the broker is older than the group protocol."""
@@ -113,7 +114,7 @@ class KafkaSource:
         """Return what has arrived; waits only while there is nothing."""
         with broker_errors("consuming"):
             if not self._backlog:
-                self._keep(self._live.consume(max_records, 0))
+                self._take(max_records)
             if not self._backlog:
                 self._wait_for_some(max_records, timeout_seconds)
         records, self._backlog = self._backlog[:max_records], self._backlog[max_records:]
@@ -131,8 +132,17 @@ class KafkaSource:
             first = self._live.poll(min(left, WAIT_SLICE_SECONDS))
             if first is not None:
                 self._keep([first])  # before anything that may fail: the client is past it
-                self._keep(self._live.consume(max_records - 1, 0))
+                self._take(max_records - 1)
                 return
+
+    def _take(self, max_records: int) -> None:
+        """Take what has arrived already, some hundred a call: more would be dearer each."""
+        while max_records > 0:
+            messages = self._live.consume(min(max_records, MAX_MESSAGES_PER_CALL), 0)
+            self._keep(messages)
+            if len(messages) < MAX_MESSAGES_PER_CALL:
+                return
+            max_records -= len(messages)
 
     def wait(self, timeout_seconds: float) -> None:
         """Stay a member for a while; a record that was on its way is kept for the next poll."""

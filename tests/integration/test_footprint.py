@@ -1,0 +1,59 @@
+"""The forecast of `streamer plan` against the memory of a loaded Redis."""
+
+import numpy as np
+import pytest
+import redis
+from worlds import item_model
+
+from streamer.factors import FeatureDtype, RecencyFoldIn
+from streamer.history import Interactions, pack_words
+from streamer.pipeline.step import FeatureFormat, Known, LiveModel, plan
+from streamer.stores import RedisStore
+from streamer.stores.footprint import redis_bytes
+
+N_USERS = 20_000
+CHUNK = 1_000
+NOON_MS = 1_764_000_000_000
+
+
+def histories_of(n_interactions):
+    """Evidence of CHUNK users: so many plays each, of different items."""
+    items = np.tile(np.arange(1, n_interactions + 1, dtype=np.uint64), CHUNK)
+    return Interactions(
+        np.repeat(np.arange(CHUNK), n_interactions),
+        items,
+        pack_words(NOON_MS + items, np.full(len(items), 200 << 8 | 1, np.uint64)),
+        np.zeros(CHUNK, np.uint64),
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_interactions", "dtype", "expire_after_days"),
+    [(20, FeatureDtype.F16, 0.0), (3, FeatureDtype.F32, 30.0)],
+)
+def test_the_forecast_is_within_5_percent_of_what_a_loaded_redis_uses(
+    redis_url, n_interactions, dtype, expire_after_days
+):
+    model = item_model()
+    live = LiveModel("default", 1, model, RecencyFoldIn())
+    evidence = histories_of(n_interactions)
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisStore(client, "g", tombstone_days=30, expire_after_days=expire_after_days)
+        for first in range(0, N_USERS, CHUNK):
+            user_ids = [f"u{number:07}" for number in range(first, first + CHUNK)]
+            step = plan(
+                user_ids, Known.nothing(CHUNK), evidence, live, FeatureFormat(dtype, NOON_MS)
+            )
+            assert not store.write(step.writes).conflicts
+        used = client.info("memory")["used_memory"]
+        assert client.dbsize() == 2 * N_USERS + 1  # and our sequence
+    forecast = redis_bytes(
+        N_USERS,
+        id_bytes=8,
+        n_interactions=n_interactions,
+        n_factors=model.n_factors,
+        dtype=dtype,
+        n_variants=1,
+        expires=expire_after_days > 0,
+    )
+    assert forecast == pytest.approx(used, rel=0.05)
