@@ -1,0 +1,98 @@
+"""What one call of ``write.lua`` carries for its users, and what its answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from streamer.pipeline.ports import WriteOutcome
+from streamer.pipeline.step import UserWrites
+from streamer.stores.keys import features_key, forgettable_keys, history_key
+
+
+class PackedRows(NamedTuple):
+    """The part of a call that is about users.
+
+    Attributes:
+        keys: What follows the sequence in KEYS.
+        args: What follows the generation in ARGV.
+        n_bytes: Of the values among them.
+    """
+
+    keys: list[str]
+    args: list[bytes | int]
+    n_bytes: int
+
+
+class RowPacker:
+    """Packs users of one batch into calls."""
+
+    def __init__(self, writes: UserWrites) -> None:
+        """Turn what calls share into plain values, once: NumPy is slow one by one."""
+        self._writes = writes
+        self._variants = tuple(writes.features.items())
+        self._digests = writes.expected_digests.astype("<u8", copy=False).tobytes()
+        self._is_forgotten: list[bool] = writes.is_forgotten.tolist()
+        self._is_tombstone: list[int] = writes.is_tombstone.astype(int).tolist()
+
+    def is_any_forgotten(self, rows: Sequence[int]) -> bool:
+        """Whether `pack` needs every variant ever used."""
+        return any(self._is_forgotten[row] for row in rows)
+
+    def pack(self, rows: Sequence[int], all_variants: Sequence[str]) -> PackedRows:
+        """Return what a call needs to write some users.
+
+        Args:
+            rows: Whom of the batch.
+            all_variants: Every variant ever used; needed if anybody among them is forgotten.
+        """
+        user_ids, histories = self._writes.user_ids, self._writes.histories
+        keys: list[str] = []
+        args: list[bytes | int] = []
+        doomed: list[str] = []
+        n_bytes = 0
+        for row in rows:
+            user_id, history = user_ids[row], histories[row]
+            lost = forgettable_keys(user_id, all_variants) if self._is_forgotten[row] else ()
+            doomed += lost
+            keys.append(history_key(user_id))
+            digest = self._digests[8 * row : 8 * row + 8]
+            args += (digest, history, len(lost), self._is_tombstone[row])
+            n_bytes += len(history)
+            for variant, values in self._variants:
+                keys.append(features_key(variant, user_id))
+                args.append(values[row])
+                n_bytes += len(values[row])
+        return PackedRows(keys + doomed, args, n_bytes)
+
+
+def outcome_of(answer: Sequence[Any], rows: Sequence[int], n_bytes: int) -> WriteOutcome:
+    """Return what became of the users of a call that did not forget.
+
+    Args:
+        answer: Of ``write.lua``.
+        rows: Whom the call carried.
+        n_bytes: Of the values that it carried.
+    """
+    conflicts, n_superseded, n_quarantined = answer
+    stored = {
+        rows[place]: value for place, value in zip(conflicts[::2], conflicts[1::2], strict=True)
+    }
+    return WriteOutcome(
+        conflicts={row: None if value == 0 else value for row, value in stored.items()},
+        foreign=frozenset(row for row, value in stored.items() if value == 0),
+        n_superseded=n_superseded,
+        n_quarantined=n_quarantined,
+        n_bytes=n_bytes,
+    )
+
+
+def joined(one: WriteOutcome, other: WriteOutcome) -> WriteOutcome:
+    """Return the outcome of two calls that carried different users."""
+    return WriteOutcome(
+        {**one.conflicts, **other.conflicts},
+        one.foreign | other.foreign,
+        one.n_superseded + other.n_superseded,
+        one.n_quarantined + other.n_quarantined,
+        one.n_bytes + other.n_bytes,
+    )
