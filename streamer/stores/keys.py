@@ -12,20 +12,29 @@ from zlib import crc32
 
 from streamer.pipeline.records import Partition
 
-MARKS: Final = "st:mark:{00}"
+N_BUCKETS: Final = 256
+_BUCKETS: Final = tuple(f"{number:02x}" for number in range(N_BUCKETS))
+
+MARKS_OF_BUCKET: Final = tuple(f"st:mark:{{{bucket}}}" for bucket in _BUCKETS)
+"""Each shard of a cluster forgets by itself, and buckets move between shards: each has marks."""
+MARKS: Final = MARKS_OF_BUCKET[0]
 """A standalone Redis is one replication stream, so one bucket's marks vouch for all."""
 FRESH: Final = "st:fresh"
 VARIANTS: Final = "st:variants"
 
-SEQUENCES: Final = "st:seq:{00}:"
-"""Before a writer's id: the number of its last acknowledged write."""
+SEQUENCES_OF_BUCKET: Final = tuple(f"st:seq:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before a writer's id: the number of its last acknowledged write into this bucket's shard."""
+SEQUENCES: Final = SEQUENCES_OF_BUCKET[0]
 
-_BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
+
+def bucket_number(user_id: str) -> int:
+    """Return the user's bucket, 0 to 255."""
+    return crc32(user_id.encode()) & 0xFF
 
 
 def bucket(user_id: str) -> str:
     """Return the user's bucket, two lowercase hex digits."""
-    return _BUCKETS[crc32(user_id.encode()) & 0xFF]
+    return _BUCKETS[bucket_number(user_id)]
 
 
 def history_key(user_id: str) -> str:

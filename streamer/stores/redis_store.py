@@ -6,7 +6,6 @@ through a pipeline costs several microseconds of Python each.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
@@ -22,17 +21,15 @@ from streamer.stores.keys import (
     FRESH,
     MARKS,
     SEQUENCES,
-    VARIANTS,
-    features_key,
     history_key,
     partition_field,
     quarantine_key,
 )
 from streamer.stores.marks import decode_mark, encode_mark
+from streamer.stores.reading import variants_of
 from streamer.stores.scripts import load_script
 from streamer.stores.write_call import RowPacker, joined, outcome_of
 
-VARIANT_NAME: Final = re.compile(rb"[a-z0-9_-]{1,32}")
 MAX_USERS_PER_CALL: Final = 500
 DAY_MS: Final = 86_400_000
 
@@ -60,6 +57,7 @@ class RedisStore:
             tombstone_days: How long a forgotten user's marker stays.
             expire_after_days: Drop users after this inactivity; 0 keeps them.
         """
+        self._client = client
         self._execute: Callable[..., Any] = client.execute_command
         self._group_id = group_id
         self._tombstone_ms = int(tombstone_days * DAY_MS)
@@ -83,12 +81,12 @@ class RedisStore:
         A longer call would keep readers waiting, and one that outlasts the time-out would be
         repeated for ever.
         """
-        outcome = WriteOutcome({}, frozenset(), 0, 0, 0)
+        outcomes: list[WriteOutcome] = []
         packer = RowPacker(writes)
         for start in range(0, len(writes.user_ids), MAX_USERS_PER_CALL):
             rows = range(start, min(start + MAX_USERS_PER_CALL, len(writes.user_ids)))
-            outcome = joined(outcome, self._write_rows(writes, packer, rows))
-        return outcome
+            outcomes.append(self._write_rows(writes, packer, rows))
+        return joined(outcomes)
 
     def _write_rows(self, writes: UserWrites, packer: RowPacker, rows: range) -> WriteOutcome:
         is_any_forgotten = packer.is_any_forgotten(rows)
@@ -155,30 +153,7 @@ class RedisStore:
 
     def _all_variants(self, live: Sequence[str]) -> list[str]:
         """Return every variant ever used. Forgetting is rare, so it asks each time."""
-        return sorted({*live, *variants_of(self._execute)})
-
-
-def variants_of(execute: Callable[..., Any]) -> set[str]:
-    """Return every variant that was ever published; raises StoreUnavailable.
-
-    Args:
-        execute: `execute_command` of a client.
-    """
-    with store_errors():
-        members: set[bytes] = execute("SMEMBERS", VARIANTS)
-    return {member.decode() for member in members if VARIANT_NAME.fullmatch(member)}
-
-
-def read_values(
-    client: redis.Redis, variant: str, user_ids: Sequence[str]
-) -> list[tuple[bytes | None, bytes | None]]:
-    """Return (history, features of one variant) of each user; raises StoreUnavailable."""
-    keys = [history_key(user_id) for user_id in user_ids]
-    keys += [features_key(variant, user_id) for user_id in user_ids]
-    execute: Callable[..., Any] = client.execute_command
-    with store_errors():
-        values: list[bytes | None] = execute("MGET", *keys)
-    return list(zip(values[: len(user_ids)], values[len(user_ids) :], strict=True))
+        return sorted({*live, *variants_of(self._client)})
 
 
 class _Script:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from streamer.pipeline.ports import WriteOutcome
@@ -87,12 +87,15 @@ def outcome_of(answer: Sequence[Any], rows: Sequence[int], n_bytes: int) -> Writ
     )
 
 
-def joined(one: WriteOutcome, other: WriteOutcome) -> WriteOutcome:
-    """Return the outcome of two calls that carried different users."""
-    return WriteOutcome(
-        {**one.conflicts, **other.conflicts},
-        one.foreign | other.foreign,
-        one.n_superseded + other.n_superseded,
-        one.n_quarantined + other.n_quarantined,
-        one.n_bytes + other.n_bytes,
-    )
+def joined(outcomes: Iterable[WriteOutcome]) -> WriteOutcome:
+    """Return the outcome of calls that carried different users of a batch."""
+    conflicts: dict[int, bytes | None] = {}
+    foreign: set[int] = set()
+    n_superseded = n_quarantined = n_bytes = 0
+    for outcome in outcomes:
+        conflicts.update(outcome.conflicts)
+        foreign |= outcome.foreign
+        n_superseded += outcome.n_superseded
+        n_quarantined += outcome.n_quarantined
+        n_bytes += outcome.n_bytes
+    return WriteOutcome(conflicts, frozenset(foreign), n_superseded, n_quarantined, n_bytes)
