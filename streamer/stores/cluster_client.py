@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
@@ -201,13 +202,14 @@ class ClusterClient:
     ) -> dict[_Node, list[_Due]]:
         """Return what each node is to be sent; none for a slot is an answer."""
         of_node: dict[_Node, list[_Due]] = {}
+        nodes_of_slot = cluster.nodes_manager.slots_cache
         for each in due:
-            try:
-                node = each.ask or cluster.nodes_manager.get_node_from_slot(each.call.slot)
-            except SlotNotCoveredError as error:
-                self._fail("", [each], answers, error)
+            nodes = [each.ask] if each.ask is not None else nodes_of_slot.get(each.call.slot)
+            if nodes:
+                of_node.setdefault(nodes[0], []).append(each)  # the primary comes first
             else:
-                of_node.setdefault(node, []).append(each)
+                error = SlotNotCoveredError(f"no node has slot {each.call.slot}")
+                self._fail("", [each], answers, error)
         return of_node
 
     def _connect(
@@ -248,7 +250,10 @@ class ClusterClient:
                 commands.append(("ASKING",))
             commands.append(each.call.command)
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            # redis-py would hand each command to the kernel by itself, and look at the type of
+            # each argument: a batch has hundreds of commands of dozens of arguments.
+            packed = b"".join(map(hiredis.pack_command, commands))
+            connection.send_packed_command([packed], check_health=False)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             connection.disconnect()
             self._fail(node.name, of_node[node], answers, error)

@@ -75,6 +75,8 @@ def outcome_of(answer: Sequence[Any], rows: Sequence[int], n_bytes: int) -> Writ
         n_bytes: Of the values that it carried.
     """
     conflicts, n_superseded, n_quarantined = answer
+    if not conflicts:
+        return WriteOutcome({}, frozenset(), n_superseded, n_quarantined, n_bytes)
     stored = {
         rows[place]: value for place, value in zip(conflicts[::2], conflicts[1::2], strict=True)
     }

@@ -1,10 +1,16 @@
 """The feature store on a real Redis Cluster of three shards, under the contract of every store."""
 
+import os
+import signal
+import time
+from contextlib import ExitStack, contextmanager
+
 import oracle
 import pytest
 import redis
 from contracts.test_feature_store import (
     ABSENT,
+    CALLS,
     P0,
     P1,
     TOMBSTONE_DAYS,
@@ -14,9 +20,15 @@ from contracts.test_feature_store import (
     user_writes,
     watched,
 )
+from resharding import owner_of
 
+from streamer.errors import ConfigError, StoreForgot, StoreUnavailable
+from streamer.host.ports import LOOPBACK, free_ports
+from streamer.models import read_pointer
 from streamer.pipeline.ports import Mark, MarkMove
-from streamer.stores import ClusterStore, connect
+from streamer.stores import ClusterStore, RedisStore, connect, ping
+from streamer.stores.keys import bucket_number
+from streamer.stores.slots import SLOTS
 
 
 class ClusterBench:
@@ -118,3 +130,193 @@ def test_every_bucket_has_marks_and_they_are_moved_together(bench):
     for bucket in range(256):
         key = f"st:mark:{{{bucket:02x}}}"
         assert bench.client.execute_command("HGETALL", key) == {field: b"5"}
+
+
+def test_the_smallest_mark_counts_and_the_next_move_makes_them_even(bench):
+    bench.store.move_marks({P0: MarkMove(None, Mark(5))})
+    bench.store.move_marks({P0: MarkMove(Mark(5), Mark(9))})
+    field = f"{bench.group_id}/play-events/0"
+    bench.client.execute_command("HSET", "st:mark:{77}", field, "7")
+    another = bench.another()
+    assert another.read_marks([P0]) == {P0: Mark(7)}
+    assert another.move_marks({P0: MarkMove(Mark(7), Mark(12))}) == {P0: Mark(12)}
+    assert bench.another().read_marks([P0]) == {P0: Mark(12)}
+
+
+def test_a_mark_that_one_bucket_lacks_is_none(bench):
+    bench.store.move_marks({P0: MarkMove(None, Mark(5))})
+    bench.client.execute_command("DEL", "st:mark:{77}")
+    assert bench.store.move_marks({P0: MarkMove(Mark(5), None)}) == {P0: None}
+    assert bench.another().read_marks([P0]) == {P0: None}
+    assert bench.store.move_marks({P0: MarkMove(None, Mark(3))}) == {P0: Mark(3)}
+    assert bench.another().read_marks([P0]) == {P0: Mark(3)}
+
+
+def test_a_mark_that_somebody_else_moved_in_one_bucket_stays_there(bench):
+    bench.store.move_marks({P0: MarkMove(None, Mark(5))})
+    field = f"{bench.group_id}/play-events/0"
+    bench.client.execute_command("HSET", "st:mark:{77}", field, "3")
+    assert bench.store.move_marks({P0: MarkMove(Mark(5), Mark(9))}) == {P0: Mark(3)}
+
+
+# --- shards that forget, or fall silent, by themselves -------------------------------------------
+
+
+def users_by_shard(cluster, users):
+    """Return the users of each of the three shards."""
+    servers = [owner_of(cluster.primaries, SLOTS[bucket]) for bucket in range(256)]
+    return [
+        [user for user in users if servers[bucket_number(user)] is server]
+        for server in cluster.primaries
+    ]
+
+
+def test_a_shard_that_forgot_alone_lets_no_mark_pass_and_the_others_lose_nothing(
+    bench, redis_cluster
+):
+    state = watched("x")
+    users = viewers(600)
+    bench.store.move_marks({P0: MarkMove(None, Mark(5))})
+    restore = bench.copy(bench.nodes[1:2])
+    bench.store.write(user_writes(*(Row(user, ABSENT, state.to_bytes()) for user in users)))
+    restore()
+    with pytest.raises(StoreForgot):
+        bench.store.move_marks({P0: MarkMove(Mark(5), Mark(9))})
+    assert bench.another().read_marks([P0]) == {P0: Mark(5)}
+    lost = users_by_shard(redis_cluster, users)[1]
+    found = dict(zip(users, bench.store.read_histories(users), strict=True))
+    assert [user for user in users if found[user] is None] == lost
+    assert 100 < len(lost) < 300
+    # Read again from the marks: a conflict where it survived, and new where it was lost.
+    rows = [Row(user, ABSENT, state.to_bytes()) for user in users]
+    outcome = bench.store.write(user_writes(*rows))
+    assert {users[row] for row in outcome.conflicts} == set(users) - set(lost)
+    assert bench.store.move_marks({P0: MarkMove(Mark(5), Mark(9))}) == {P0: Mark(9)}
+
+
+def test_a_write_into_a_shard_that_forgot_says_so(bench, redis_cluster):
+    state = watched("x")
+    in_shard = users_by_shard(redis_cluster, viewers(30))
+    first, other = in_shard[0][0], in_shard[1][0]
+    restore = bench.copy(bench.nodes[:1])
+    bench.store.write(user_writes(Row(first, ABSENT, state.to_bytes())))
+    restore()
+    bench.store.write(user_writes(Row(other, ABSENT, state.to_bytes())))  # nothing lost there
+    with pytest.raises(StoreForgot):
+        bench.store.write(user_writes(Row(first, ABSENT, state.to_bytes())))
+
+
+@contextmanager
+def frozen(server):
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def test_a_shard_that_is_frozen_costs_one_time_out_and_what_the_others_did_is_kept(redis_cluster):
+    bench = ClusterBench(redis_cluster, timeout_seconds=0.2)
+    users, state = viewers(600), watched("x")
+    for node in bench.nodes:
+        node.flushall()
+    rows = [Row(user, ABSENT, state.to_bytes()) for user in users]
+    bench.store.write(user_writes(Row("warm", ABSENT)))
+    bench.store.read_histories(users)  # connected to all
+    with frozen(redis_cluster.primaries[0]):
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable) as caught:
+            bench.store.write(user_writes(*rows))
+        assert time.monotonic() - started < 0.5
+    assert caught.value.kind == "timeout"
+    others = [user for shard in users_by_shard(redis_cluster, users)[1:] for user in shard]
+    outcome = bench.store.write(user_writes(*rows))
+    assert {users[row] for row in outcome.conflicts} >= set(others)
+    assert set(outcome.conflicts.values()) == {state.to_bytes()}
+    assert bench.store.read_histories(users) == [state.to_bytes()] * len(users)
+    bench.store.move_marks({P0: MarkMove(None, Mark(5))})  # nothing looks lost
+    bench.close()
+
+
+def test_all_shards_that_are_frozen_cost_one_time_out_together(redis_cluster):
+    bench = ClusterBench(redis_cluster, timeout_seconds=0.2)
+    users = [f"nobody-{number}" for number in range(600)]
+    bench.store.read_histories(users)
+    with ExitStack() as stack:
+        for server in redis_cluster.primaries:
+            stack.enter_context(frozen(server))
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable) as caught:
+            bench.store.read_histories(users)
+        assert time.monotonic() - started < 0.5
+    assert caught.value.kind == "timeout"
+    assert bench.store.read_histories(users) == [None] * len(users)
+    bench.close()
+
+
+def test_a_cluster_that_is_not_there_is_unavailable_at_once():
+    ports = free_ports(2)
+    nodes = ",".join(f"{LOOPBACK}:{port}" for port in ports)
+    client = connect(f"redis+cluster://{nodes}", timeout_seconds=1.0)
+    store = ClusterStore(client, "group", tombstone_days=TOMBSTONE_DAYS)
+    for call in CALLS.values():
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable) as caught:
+            call(store)
+        assert time.monotonic() - started < 1.5
+        assert caught.value.kind == "connection"
+
+
+# --- the wrong kind of address -------------------------------------------------------------------
+
+
+def test_a_client_of_a_standalone_redis_is_told_that_this_is_a_cluster(bench, redis_cluster):
+    client = connect(redis_cluster.primaries[0].url)
+    store = RedisStore(client, "group", tombstone_days=TOMBSTONE_DAYS)
+    calls = [
+        lambda: ping(client),
+        lambda: store.read_histories(viewers(9)),
+        lambda: [store.read_histories([user]) for user in viewers(9)],
+        lambda: [read_pointer(client, f"variant-{number}") for number in range(9)],
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match="write redis\\+cluster://"):
+            call()
+    client.close()
+
+
+def test_a_client_of_a_cluster_is_told_that_this_is_none(redis_url):
+    client = connect(redis_url.replace("redis://", "redis+cluster://"))
+    store = ClusterStore(client, "group", tombstone_days=TOMBSTONE_DAYS)
+    for call in (lambda: ping(client), lambda: store.read_histories(["ann"])):
+        with pytest.raises(ConfigError, match="no node of a cluster; write redis://"):
+            call()
+
+
+def test_every_shard_must_show_a_sign_of_life(bench, redis_cluster):
+    impatient = connect(redis_cluster.url, timeout_seconds=0.2)
+    ping(impatient)
+    with frozen(redis_cluster.primaries[2]), pytest.raises(StoreUnavailable):
+        ping(impatient)
+    ping(impatient)
+    impatient.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+cluster://127.0.0.1:1/3",
+        "redis+cluster://127.0.0.1:1,127.0.0.1:x",
+        "redis+cluster://u:a/b@127.0.0.1:1",
+    ],
+)
+def test_an_address_that_cannot_be_understood_says_what_would_be_right(url):
+    with pytest.raises(ConfigError, match="expected redis\\+cluster://") as caught:
+        connect(url)
+    assert "a/b" not in str(caught.value)
+
+
+def test_one_seed_that_answers_is_enough(redis_cluster):
+    url = f"redis+cluster://{LOOPBACK}:{free_ports(1)[0]},{LOOPBACK}:{redis_cluster.primaries[1].port}"
+    with connect(url, timeout_seconds=0.5) as client:
+        ping(client)

@@ -1,0 +1,75 @@
+"""Moving slots between the nodes of a Redis Cluster, step by step, as `redis-cli` does it."""
+
+from contextlib import ExitStack, contextmanager
+
+from streamer.dev.redis_cluster import node_client, node_id
+from streamer.host.ports import LOOPBACK
+
+MIGRATE_TIMEOUT_MS = 5000
+
+
+class Move:
+    """The move of one slot, begun; meanwhile some of its keys are here and some there."""
+
+    def __init__(self, slot, source, target, clients, ids, port):
+        self.slot, self._source, self._target = slot, source, target
+        self._clients, self._ids, self._port = clients, ids, port
+
+    def left(self):
+        """Return the keys that are still at the source."""
+        return self._source.execute_command("CLUSTER GETKEYSINSLOT", self.slot, 100_000)
+
+    def carry(self, keys):
+        """Move some keys."""
+        if keys:
+            self._source.execute_command(
+                "MIGRATE", LOOPBACK, self._port, "", 0, MIGRATE_TIMEOUT_MS, "KEYS", *keys
+            )
+
+    def finish(self):
+        """Move what is left, and tell everybody."""
+        while keys := self.left():
+            self.carry(keys)
+        for client in (self._target, self._source, *self._clients):
+            client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", self._ids[1])
+
+
+@contextmanager
+def slot_moving(slot, source, target, others=()):
+    """Begin to move a slot between two servers, and finish at the end."""
+    with ExitStack() as stack:
+        open_client = lambda server: stack.enter_context(node_client(server))  # noqa: E731
+        ids = node_id(source), node_id(target)
+        move = Move(
+            slot,
+            open_client(source),
+            open_client(target),
+            [open_client(server) for server in others],
+            ids,
+            target.port,
+        )
+        move._target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        move._source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+        try:
+            yield move
+        finally:
+            move.finish()
+
+
+def n_refusals(servers, code):
+    """How often the nodes together have answered with an error code, such as ASK."""
+    total = 0
+    for server in servers:
+        with node_client(server) as node:
+            stats = node.info("errorstats").get(f"errorstat_{code}", {})
+            total += stats.get("count", 0)
+    return total
+
+
+def owner_of(servers, slot):
+    """Return the server that has a slot."""
+    with node_client(servers[0]) as node:
+        for first, last, primary, *_ in node.execute_command("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return next(server for server in servers if server.port == primary[1])
+    raise LookupError(slot)
