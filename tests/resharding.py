@@ -1,6 +1,11 @@
-"""Moving slots between the nodes of a Redis Cluster, step by step, as `redis-cli` does it."""
+"""What operators and accidents do to a Redis Cluster: slots move, shards fail over.
+
+Slots move step by step, as `redis-cli --cluster reshard` moves them.
+"""
 
 from contextlib import ExitStack, contextmanager
+
+from waiting import eventually
 
 from streamer.dev.redis_cluster import node_client, node_id
 from streamer.host.ports import LOOPBACK
@@ -73,3 +78,65 @@ def owner_of(servers, slot):
             if first <= slot <= last:
                 return next(server for server in servers if server.port == primary[1])
     raise LookupError(slot)
+
+
+class Shards:
+    """The shards of a cluster with one replica each: who is primary changes with a fail-over."""
+
+    ARGUMENTS = (
+        *("--user", "replica", "on", ">secret", "~*", "&*", "+@all"),
+        *("--masteruser", "replica", "--masterauth", "secret"),
+    )
+    """A user of their own, so that a replica can be locked out while everybody else is served."""
+
+    def __init__(self, cluster):
+        self.url = cluster.url
+        self._pairs = [
+            [primary, replica]
+            for primary, (replica,) in zip(cluster.primaries, cluster.replicas, strict=True)
+        ]
+
+    def histories(self, shard):
+        """Return the histories that a shard's primary holds."""
+        return _histories(self._pairs[shard][0])
+
+    def cut_link(self, shard):
+        """Let the shard's replica receive nothing from now on."""
+        primary, replica = self._pairs[shard]
+        with node_client(primary) as node:
+            node.execute_command("ACL SETUSER", "replica", "off")
+            node.execute_command("CLIENT KILL", "TYPE", "replica")
+        with node_client(replica) as node:
+            eventually(lambda: node.info("replication")["master_link_status"] == "down", 30)
+
+    def fail_over(self, shard):
+        """Kill the primary; return what histories the replica has when it takes over."""
+        primary, replica = self._pairs[shard]
+        left = _histories(replica)
+        primary.kill()
+        with node_client(replica) as node:
+            eventually(lambda: node.info("replication")["role"] == "master", 60)
+        self._pairs[shard] = [replica, primary]
+        return left
+
+    def mend(self, shard):
+        """Start the old primary again; return when it is a replica that has everything."""
+        _, replica = self._pairs[shard]
+        replica.start()
+
+        def is_in_step():
+            with node_client(replica) as node:
+                found = node.info("replication")
+            return found["role"] == "slave" and found["master_link_status"] == "up"
+
+        eventually(is_in_step, 60)
+
+
+def _histories(server):
+    with node_client(server) as node:
+        node.readonly()
+        keys = list(node.scan_iter("st:h:*", count=10_000))
+        pipeline = node.pipeline(transaction=False)
+        for key in keys:
+            pipeline.get(key)
+        return dict(zip(map(bytes.decode, keys), pipeline.execute(), strict=True))
