@@ -120,12 +120,13 @@ def find_redis_executable() -> str:
 
 
 def redis_version(url: str) -> str:
-    """Return the version of the Redis at ``url``.
+    """Return the version of the Redis at ``url``, of a cluster that of its first node.
 
     Raises:
         ConfigError: The address is not one.
         StoreUnavailable: It does not answer, or refuses; names host and port, never a password.
     """
+    url = url.replace("+cluster", "", 1).partition(",")[0]
     try:
         return str(_ask(url)["redis_version"])
     except ValueError as error:
