@@ -17,7 +17,8 @@ from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
 from streamer.stores.bucket_marks import SeenMarks
 from streamer.stores.client import store_errors, unavailable
-from streamer.stores.cluster_client import Call, ClusterClient
+from streamer.stores.cluster_client import ClusterClient
+from streamer.stores.cluster_exchange import Call
 from streamer.stores.keys import (
     FRESH,
     MARKS_OF_BUCKET,

@@ -10,7 +10,8 @@ import redis
 from redis.exceptions import TryAgainError
 
 from streamer.stores.client import RedisClient, store_errors, unavailable
-from streamer.stores.cluster_client import Call, ClusterClient
+from streamer.stores.cluster_client import ClusterClient
+from streamer.stores.cluster_exchange import Call
 from streamer.stores.keys import VARIANTS, features_key, history_key
 from streamer.stores.slots import slot_of
 
