@@ -32,7 +32,7 @@ from streamer.stores.keys import (
 from streamer.stores.marks import decode_mark, encode_mark
 from streamer.stores.reading import read_many, variants_of
 from streamer.stores.scripts import Script, load_script
-from streamer.stores.slots import SLOTS, rows_by_bucket
+from streamer.stores.slots import SLOTS
 from streamer.stores.write_call import RowPacker, joined, outcome_of
 
 MAX_USERS_PER_CALL: Final = 500
@@ -82,7 +82,7 @@ class ClusterStore:
         """Compare and set every user, with one atomic script call per bucket."""
         packer = RowPacker(writes)
         outcomes: list[WriteOutcome] = []
-        left = rows_by_bucket(writes.user_ids)
+        left = packer.rows_by_bucket()
         while left:
             # Never two calls of a bucket at once: redirected, the second might overtake.
             now = {bucket: rows[:MAX_USERS_PER_CALL] for bucket, rows in left.items()}

@@ -15,6 +15,10 @@ from streamer.pipeline.records import Partition
 N_BUCKETS: Final = 256
 _BUCKETS: Final = tuple(f"{number:02x}" for number in range(N_BUCKETS))
 
+HISTORIES_OF_BUCKET: Final = tuple(f"st:h:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before a user's id."""
+FEATURES_OF_BUCKET: Final = tuple(f"st:f:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before ``VARIANT:USER``."""
 MARKS_OF_BUCKET: Final = tuple(f"st:mark:{{{bucket}}}" for bucket in _BUCKETS)
 """Each shard of a cluster forgets by itself, and buckets move between shards: each has marks."""
 MARKS: Final = MARKS_OF_BUCKET[0]
@@ -39,12 +43,12 @@ def bucket(user_id: str) -> str:
 
 def history_key(user_id: str) -> str:
     """Return the key of the user's history."""
-    return f"st:h:{{{bucket(user_id)}}}:{user_id}"
+    return HISTORIES_OF_BUCKET[bucket_number(user_id)] + user_id
 
 
 def features_key(variant: str, user_id: str) -> str:
     """Return the key of the user's features of one variant."""
-    return f"st:f:{{{bucket(user_id)}}}:{variant}:{user_id}"
+    return f"{FEATURES_OF_BUCKET[bucket_number(user_id)]}{variant}:{user_id}"
 
 
 def imported_key(variant: str, user_id: str) -> str:

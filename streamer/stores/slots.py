@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Iterable
 from typing import Final
 
-from streamer.stores.keys import N_BUCKETS, bucket_number
+from streamer.stores.keys import N_BUCKETS
 
 N_SLOTS: Final = 16_384
 
@@ -24,11 +23,3 @@ _SLOT_OF_BUCKET: Final = {f"{bucket:02x}": slot for bucket, slot in enumerate(SL
 def slot_of(key: str) -> int:
     """Return the slot of a key that has a bucket for its hash tag."""
     return _SLOT_OF_BUCKET[key.partition("{")[2][:2]]
-
-
-def rows_by_bucket(user_ids: Iterable[str]) -> dict[int, list[int]]:
-    """Return the rows of each bucket's users, in their order."""
-    rows: dict[int, list[int]] = {}
-    for row, user_id in enumerate(user_ids):
-        rows.setdefault(bucket_number(user_id), []).append(row)
-    return rows

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 from streamer.pipeline.ports import WriteOutcome
 from streamer.pipeline.step import UserWrites
-from streamer.stores.keys import features_key, forgettable_keys, history_key
+from streamer.stores.keys import (
+    FEATURES_OF_BUCKET,
+    HISTORIES_OF_BUCKET,
+    bucket_number,
+    forgettable_keys,
+)
 
 
 class PackedRows(NamedTuple):
@@ -25,11 +30,16 @@ class PackedRows(NamedTuple):
 
 
 class RowPacker:
-    """Packs users of one batch into calls."""
+    """Packs users of one batch into calls.
+
+    Attributes:
+        buckets: Of each user.
+    """
 
     def __init__(self, writes: UserWrites) -> None:
         """Turn what calls share into plain values, once: NumPy is slow one by one."""
         self._writes = writes
+        self.buckets = [bucket_number(user_id) for user_id in writes.user_ids]
         self._variants = tuple(writes.features.items())
         self._digests = writes.expected_digests.astype("<u8", copy=False).tobytes()
         self._is_forgotten: list[bool] = writes.is_forgotten.tolist()
@@ -55,15 +65,23 @@ class RowPacker:
             user_id, history = user_ids[row], histories[row]
             lost = forgettable_keys(user_id, all_variants) if self._is_forgotten[row] else ()
             doomed += lost
-            keys.append(history_key(user_id))
+            bucket = self.buckets[row]
+            keys.append(HISTORIES_OF_BUCKET[bucket] + user_id)
             digest = self._digests[8 * row : 8 * row + 8]
             args += (digest, history, len(lost), self._is_tombstone[row])
             n_bytes += len(history)
             for variant, values in self._variants:
-                keys.append(features_key(variant, user_id))
+                keys.append(f"{FEATURES_OF_BUCKET[bucket]}{variant}:{user_id}")
                 args.append(values[row])
                 n_bytes += len(values[row])
         return PackedRows(keys + doomed, args, n_bytes)
+
+    def rows_by_bucket(self) -> dict[int, list[int]]:
+        """Return the rows of each bucket's users, in their order."""
+        rows: dict[int, list[int]] = {}
+        for row, bucket in enumerate(self.buckets):
+            rows.setdefault(bucket, []).append(row)
+        return rows
 
 
 def outcome_of(answer: Sequence[Any], rows: Sequence[int], n_bytes: int) -> WriteOutcome:
