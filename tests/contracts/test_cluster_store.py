@@ -1,5 +1,6 @@
 """The feature store on a real Redis Cluster of three shards, under the contract of every store."""
 
+import itertools
 import os
 import signal
 import time
@@ -20,13 +21,15 @@ from contracts.test_feature_store import (
     user_writes,
     watched,
 )
-from resharding import owner_of
+from resharding import Shards, owner_of
+from waiting import eventually
 
+from streamer.dev.redis_cluster import RedisCluster
 from streamer.errors import ConfigError, StoreForgot, StoreUnavailable
 from streamer.host.ports import LOOPBACK, free_ports
 from streamer.models import read_pointer
 from streamer.pipeline.ports import Mark, MarkMove
-from streamer.stores import ClusterStore, RedisStore, connect, ping
+from streamer.stores import ClusterStore, RedisStore, cluster_exchange, connect, ping
 from streamer.stores.keys import bucket_number
 from streamer.stores.slots import SLOTS
 
@@ -84,9 +87,10 @@ class ClusterBench:
 
         return restore
 
-    def n_calls(self, command):
-        """How often all nodes together have run a command since CONFIG RESETSTAT."""
-        stats = [node.info("commandstats").get(f"cmdstat_{command}", {}) for node in self.nodes]
+    def n_calls(self, command, nodes=None):
+        """How often some nodes, by default all, have run a command since CONFIG RESETSTAT."""
+        nodes = self.nodes if nodes is None else nodes
+        stats = [node.info("commandstats").get(f"cmdstat_{command}", {}) for node in nodes]
         return sum(each.get("calls", 0) for each in stats)
 
 
@@ -222,13 +226,18 @@ def test_a_shard_that_is_frozen_costs_one_time_out_and_what_the_others_did_is_ke
         node.flushall()
     rows = [Row(user, ABSENT, state.to_bytes()) for user in users]
     bench.store.write(user_writes(Row("warm", ABSENT)))
-    bench.store.read_histories(users)  # connected to all
+    bench.store.write(user_writes(*(Row(user, 1) for user in users)))  # connected to all
+    n_buckets = len({oracle.bucket(user) for user in users_by_shard(redis_cluster, users)[0]})
+    bench.nodes[0].config_resetstat()
     with frozen(redis_cluster.primaries[0]):
         started = time.monotonic()
         with pytest.raises(StoreUnavailable) as caught:
             bench.store.write(user_writes(*rows))
         assert time.monotonic() - started < 0.5
     assert caught.value.kind == "timeout"
+    # It runs what was sent before it froze, each call once.
+    eventually(lambda: bench.n_calls("evalsha", bench.nodes[:1]) >= n_buckets)
+    assert bench.n_calls("evalsha", bench.nodes[:1]) == n_buckets
     others = [user for shard in users_by_shard(redis_cluster, users)[1:] for user in shard]
     outcome = bench.store.write(user_writes(*rows))
     assert {users[row] for row in outcome.conflicts} >= set(others)
@@ -252,6 +261,53 @@ def test_all_shards_that_are_frozen_cost_one_time_out_together(redis_cluster):
     assert caught.value.kind == "timeout"
     assert bench.store.read_histories(users) == [None] * len(users)
     bench.close()
+
+
+def test_a_call_that_is_interrupted_leaves_no_answer_for_the_next_one(bench, monkeypatch):
+    users, state = viewers(300), watched("x")
+    bench.store.write(user_writes(*(Row(user, ABSENT, state.to_bytes()) for user in users)))
+    read, n_read = cluster_exchange._answer, itertools.count()
+
+    def interrupted(connection):
+        if next(n_read) == 100:
+            raise KeyboardInterrupt
+        return read(connection)
+
+    monkeypatch.setattr(cluster_exchange, "_answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.store.read_histories(users)
+    assert bench.store.read_histories(users[::-1][:200]) == [state.to_bytes()] * 200
+    assert bench.store.read_marks([P0]) == {P0: None}
+
+
+def test_a_shard_that_failed_over_is_found_by_every_call(redis_executable, tmp_path):
+    cluster = RedisCluster(tmp_path, n_replicas=1, arguments=Shards.ARGUMENTS)
+    try:
+        cluster.start()
+        shards = Shards(cluster)
+        clients = {name: connect(cluster.url, timeout_seconds=0.5) for name in ("ping", *CALLS)}
+        stores = {
+            name: ClusterStore(client, "group", tombstone_days=TOMBSTONE_DAYS)
+            for name, client in clients.items()
+        }
+        for client in clients.values():
+            ping(client)
+        for shard in range(2):  # whichever has the keys of the calls, most likely
+            shards.fail_over(shard)
+            eventually(lambda: succeeds(lambda: ping(clients["ping"])), 30)
+            for name, call in CALLS.items():
+                eventually(lambda call=call, name=name: succeeds(lambda: call(stores[name])), 30)
+            shards.mend(shard)
+    finally:
+        cluster.stop()
+
+
+def succeeds(call):
+    try:
+        call()
+    except (StoreUnavailable, StoreForgot):
+        return False
+    return True
 
 
 def test_a_cluster_that_is_not_there_is_unavailable_at_once():
