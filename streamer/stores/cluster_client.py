@@ -83,6 +83,7 @@ class ClusterClient:
     def close(self) -> None:
         """Close all connections. May be called twice."""
         if self._cluster is not None:
+            self._cluster.disconnect_connection_pools()  # its `close` leaves those of a URL open
             self._cluster.close()
 
     def ping(self) -> None:

@@ -302,6 +302,31 @@ def test_a_shard_that_failed_over_is_found_by_every_call(redis_executable, tmp_p
         cluster.stop()
 
 
+def test_user_and_password_reach_every_node(bench, redis_cluster):
+    for node in bench.nodes:
+        node.execute_command("ACL SETUSER", "worker", "on", ">se/cret", "~*", "+@all")
+
+    def n_nodes_with_worker():
+        users = ({each["user"] for each in node.client_list()} for node in bench.nodes)
+        return sum("worker" in names for names in users)
+
+    hosts = redis_cluster.url.removeprefix("redis+cluster://")
+    given = {"username": "worker", "password": "se/cret"}
+    clients = (
+        connect(f"redis+cluster://worker:se%2Fcret@{hosts}"),
+        connect(redis_cluster.url, **given),
+    )
+    for each in clients:
+        eventually(lambda: n_nodes_with_worker() == 0)
+        with each as client:
+            ping(client)
+            assert n_nodes_with_worker() == 3
+    wrong = connect(redis_cluster.url, **given | {"password": "wrong"})
+    with pytest.raises(StoreUnavailable) as caught:
+        ping(wrong)
+    assert caught.value.kind == "authentication"
+
+
 def succeeds(call):
     try:
         call()

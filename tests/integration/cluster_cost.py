@@ -1,6 +1,6 @@
 """What an event costs on a Redis Cluster, beside one Redis, in one run: a program.
 
-    PYTHONPATH=tests python tests/integration/cluster_cost.py --rounds 7
+    python tests/integration/cluster_cost.py --rounds 7
 
 Batches of JSON events go through what a worker does with them: decode, read, merge, fold in,
 compare and set, and marks once a second of the stream. Both stores get the same batches in turn;

@@ -8,6 +8,8 @@ import subprocess
 import numpy as np
 import oracle
 import pytest
+from click.testing import CliRunner
+from integration import cluster_cost
 from integration.worker_process import STREAMER, deployed, event, scan, sent, some_traffic, user
 from waiting import eventually
 
@@ -113,3 +115,10 @@ def test_the_wrong_kind_of_address_is_refused_at_start(deployment, redis_cluster
     assert "write redis+cluster:// for redis://" in one_node.output
     assert "write redis:// for redis+cluster://" in no_cluster.output
     assert scan(deployment.redis_url, "*") == set()
+
+
+def test_the_cost_of_a_cluster_can_be_measured(redis_executable):
+    arguments = ["--rounds", "1", "--batches", "2", "--size", "200", "--rate", "200"]
+    done = CliRunner().invoke(cluster_cost.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.output.count("ratio") == len(cluster_cost.PARTS)
