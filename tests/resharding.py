@@ -3,8 +3,9 @@
 Slots move step by step, as `redis-cli --cluster reshard` moves them.
 """
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
+import redis
 from waiting import eventually
 
 from streamer.dev.redis_cluster import node_client, node_id
@@ -35,8 +36,11 @@ class Move:
         """Move what is left, and tell everybody."""
         while keys := self.left():
             self.carry(keys)
-        for client in (self._target, self._source, *self._clients):
-            client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", self._ids[1])
+        tell = "CLUSTER SETSLOT", self.slot, "NODE", self._ids[1]
+        self._target.execute_command(*tell)
+        for client in (self._source, *self._clients):
+            with suppress(redis.ResponseError):  # who gave its last slot away may be a replica now
+                client.execute_command(*tell)
 
 
 @contextmanager

@@ -90,11 +90,15 @@ class RedisCluster:
             server.stop()
 
     def add_server(self) -> RedisServer:
-        """Start one more node that knows the others but serves nothing; the caller stops it."""
+        """Start one more node, which the others know but which has no slot; the caller stops it."""
         server = self._server(free_ports(1, second=BUS_PORT_DISTANCE)[0])
         server.start()
         with node_client(server) as node:
             node.execute_command("CLUSTER MEET", LOOPBACK, self.primaries[0].port)
+        n_nodes = str(len(self.servers) + 1)
+        everybody = [*self.servers, server]
+        self._wait("meet", lambda node: _info(node)["cluster_known_nodes"] == n_nodes, everybody)
+        self._wait("agree", lambda node: _info(node)["cluster_state"] == "ok", everybody)
         return server
 
     def _server(self, port: int) -> RedisServer:
@@ -124,9 +128,14 @@ class RedisCluster:
         self._wait("serve every slot", lambda node: _info(node)["cluster_state"] == "ok")
         self._wait("replicate", _is_in_step)
 
-    def _wait(self, what: str, is_true: Callable[[redis.Redis], bool]) -> None:
+    def _wait(
+        self,
+        what: str,
+        is_true: Callable[[redis.Redis], bool],
+        servers: Sequence[RedisServer] = (),
+    ) -> None:
         deadline = time.monotonic() + FORM_TIMEOUT_SECONDS
-        for server in self.servers:
+        for server in servers or self.servers:
             with node_client(server) as node:
                 while not is_true(node):
                     if time.monotonic() > deadline:

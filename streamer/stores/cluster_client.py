@@ -29,11 +29,14 @@ from streamer.stores.cluster_exchange import Call, Cluster, Due, Exchange, Reply
 # Little of what is called here has types in redis-py.
 _RedisCluster: Final[Any] = redis.RedisCluster
 _ClusterNode: Final[Any] = redis.cluster.ClusterNode
+_key_slot: Final[Any] = redis.crc.key_slot
 _parse_url: Final[Any] = redis.connection.parse_url
 
 MAX_ROUNDS: Final = 5
 """Of one call: redirected more often than that, it waits for a cluster that knows what it wants."""
 DEFAULT_PORT: Final = 6379
+SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
+KEY_OF_SCRIPT: Final = 3
 
 
 class ClusterClient:
@@ -97,8 +100,18 @@ class ClusterClient:
                 raise
 
     def execute_command(self, *command: str | bytes | int) -> Reply:
-        """Run one command whose keys are in one slot, as `redis.Redis` does; raises its errors."""
-        return self._topology().execute_command(*command)
+        """Run one command whose keys are in one slot, as `redis.Redis` does; raises its errors.
+
+        Not by redis-py's own: it cannot follow ASK to a node that has no slot yet.
+        """
+        key = command[KEY_OF_SCRIPT if command[0] in SCRIPTS else 1]
+        slot = _key_slot(key if isinstance(key, bytes) else str(key).encode())
+        (answer,) = self.call_many([Call(slot, command)])
+        if isinstance(answer, Exception):
+            raise answer
+        callbacks = self._topology().get_default_node().redis_connection.response_callbacks
+        as_usual = callbacks.get(str(command[0]))
+        return answer if as_usual is None else as_usual(answer)
 
     def call_many(self, calls: Sequence[Call]) -> list[Reply]:
         """Send calls, all those of a node together, and return their answers in order.
@@ -165,7 +178,8 @@ def _again(cluster: Cluster, due: Due, answer: Reply) -> Due | None:
         nodes.move_slot(answer)
         return due._replace(ask=None)
     if isinstance(answer, AskError):
-        return due._replace(ask=nodes.get_node(host=answer.host, port=answer.port))
+        node = _ClusterNode(answer.host, answer.port)  # one without a slot is not known yet
+        return due._replace(ask=nodes.nodes_cache.setdefault(node.name, node))
     if isinstance(answer, NoScriptError) and due.call.script is not None:
         # EVAL also keeps the script.
         command = ("EVAL", due.call.script.source, *due.call.command[2:])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import ExitStack
 
 import oracle
 import pytest
@@ -21,7 +22,7 @@ from streamer.dev.redis_cluster import RedisCluster
 from streamer.errors import StoreUnavailable
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.stores import read_values
-from streamer.stores.slots import SLOTS
+from streamer.stores.slots import SLOTS, slot_of_tag
 
 BUCKET = 0
 
@@ -110,6 +111,32 @@ def test_users_whose_keys_have_all_moved_are_written_where_they_are(cluster, ben
         assert refused(cluster, "ASK") == 1
         assert bench.store.read_histories([user]) == [new.to_bytes()]
     assert bench.store.read_histories([user]) == [new.to_bytes()]
+
+
+def test_a_node_that_has_no_slot_yet_is_asked(cluster, bench):
+    """Nobody lists it among those that serve: only the source's answer names it."""
+    users = neighbours(3)
+    write(bench, users)
+    store, value = bench.another(), watched("x").to_bytes()
+    store.write_fresh({P0: 7})
+    new = cluster.add_server()
+    slots = SLOTS[BUCKET], slot_of_tag("st:fresh")
+    sources = [owner_of(cluster.primaries, slot) for slot in slots]
+    try:
+        with ExitStack() as stack:
+            for slot, source in zip(slots, sources, strict=True):
+                others = [server for server in cluster.primaries if server is not source]
+                move = stack.enter_context(slot_moving(slot, source, new, others))
+                move.carry(move.left())
+            assert store.read_histories(users) == [value] * 3
+            store.write_fresh({P0: 8})
+            assert bench.fresh_ms_of(P0) == 8
+        for slot, source in zip(slots, sources, strict=True):
+            others = [server for server in cluster.primaries if server is not source]
+            with slot_moving(slot, new, source, others):
+                pass
+    finally:
+        new.stop()
 
 
 def test_a_write_of_keys_that_are_here_and_there_fails_at_once_and_succeeds_later(

@@ -61,14 +61,11 @@ class ClusterBench:
         self.client.execute_command("SADD", "st:variants", variant)
 
     def fresh_ms(self):
-        return {
-            partition: int(
-                self.client.execute_command(
-                    "HGET", "st:fresh", f"{self.group_id}/{partition.topic}/{partition.number}"
-                )
-            )
-            for partition in (P0, P1)
-        }
+        return {partition: self.fresh_ms_of(partition) for partition in (P0, P1)}
+
+    def fresh_ms_of(self, partition):
+        field = f"{self.group_id}/{partition.topic}/{partition.number}"
+        return int(self.client.execute_command("HGET", "st:fresh", field))
 
     def keys(self):
         keys = {key.decode() for node in self.nodes for key in node.scan_iter(count=10_000)}
