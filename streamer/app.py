@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from random import Random
 
-import redis
 import structlog
 
 from streamer.config import RedisSection, Settings
@@ -29,10 +28,10 @@ from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
 from streamer.runtime.startup import Startup, ensure_expiry, ensure_topics
 from streamer.runtime.updater import Updater
-from streamer.stores import RedisStore, connect, ping
+from streamer.stores import RedisClient, connect, open_store, ping
 
 
-def redis_client(section: RedisSection) -> redis.Redis:
+def redis_client(section: RedisSection) -> RedisClient:
     """Return a client for the configured Redis; nothing is sent yet."""
     return connect(
         section.url,
@@ -42,7 +41,7 @@ def redis_client(section: RedisSection) -> redis.Redis:
     )
 
 
-def read_live_model(settings: Settings, client: redis.Redis) -> LiveModel | None:
+def read_live_model(settings: Settings, client: RedisClient) -> LiveModel | None:
     """Load the configured variant's live model; None before the first publish.
 
     Raises:
@@ -62,7 +61,7 @@ class Worker:
     """A worker process, wired but not started."""
 
     settings: Settings
-    client: redis.Redis
+    client: RedisClient
     source: KafkaSource
     dead_letters: KafkaDeadLetters
     loop: WorkerLoop
@@ -154,7 +153,7 @@ def build_worker(settings: Settings) -> Worker:
         metrics.registry,
         lambda: health_of(observer, lambda: monitor.answered_at, lambda: source.missing_topics),
     )
-    store = RedisStore(
+    store = open_store(
         client,
         kafka.group_id,
         tombstone_days=settings.redis.tombstone_days,

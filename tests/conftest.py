@@ -15,6 +15,7 @@ import redis
 
 from streamer.dev.kafka_program import find_kafka_program
 from streamer.dev.kafka_server import KafkaServer
+from streamer.dev.redis_cluster import RedisCluster
 from streamer.dev.redis_server import RedisServer, find_redis_executable
 from streamer.errors import TransientError
 
@@ -94,6 +95,26 @@ def redis_url(redis_server):
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(redis_executable, tmp_path_factory):
+    """Three shards shared by all tests; a test that harms them must start its own."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("redis-cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster_url(redis_cluster):
+    """The address of an empty Redis Cluster."""
+    for server in redis_cluster.primaries:
+        with redis.Redis.from_url(server.url) as client:
+            client.flushall()
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from streamer.dev.processes import say
 from streamer.dev.stack import KafkaChoice, LocalStack
 
 WATCH_INTERVAL_SECONDS: Final = 0.2
+N_SHARDS: Final = 3
 
 
 @click.command()
@@ -27,8 +28,9 @@ WATCH_INTERVAL_SECONDS: Final = 0.2
     help="real: Apache Kafka, by Java and Maven. mock: librdkafka's. auto: real if it can be had.",
 )
 @click.option("--redis-url", default="", metavar="URL", help="Use this Redis and start none.")
+@click.option("--redis-cluster", is_flag=True, help="Start a Redis Cluster of three shards.")
 @click.option("--bootstrap", default="", metavar="SERVERS", help="Use this Kafka and start none.")
-def command(kafka: KafkaChoice, redis_url: str, bootstrap: str) -> None:
+def command(kafka: KafkaChoice, redis_url: str, bootstrap: str, *, redis_cluster: bool) -> None:
     """Start Kafka and Redis on free local ports, until Ctrl-C or SIGTERM.
 
     Prints one line of JSON on stdout when both answer: bootstrap_servers, redis_url, and what
@@ -36,7 +38,12 @@ def command(kafka: KafkaChoice, redis_url: str, bootstrap: str) -> None:
     """
     signal.signal(signal.SIGINT, _leave)
     signal.signal(signal.SIGTERM, _leave)
-    with LocalStack.start(kafka, bootstrap_servers=bootstrap, redis_url=redis_url) as stack:
+    with LocalStack.start(
+        kafka,
+        bootstrap_servers=bootstrap,
+        redis_url=redis_url,
+        redis_shards=N_SHARDS if redis_cluster else 0,
+    ) as stack:
         line = {
             "bootstrap_servers": stack.bootstrap_servers,
             "redis_url": stack.redis_url,

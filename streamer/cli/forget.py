@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import click
 import orjson
-import redis
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -33,7 +32,7 @@ from streamer.kafka.letters import Letter, letter_of
 from streamer.kafka.log_reader import read_log
 from streamer.kafka.one_event import Written, write_event
 from streamer.kafka.topics import missing_topics, open_admin
-from streamer.stores import Traces, ping, read_traces
+from streamer.stores import RedisClient, Traces, ping, read_traces
 
 MAX_LISTED: Final = 10_000
 """Dead letters of one viewer that a receipt lists; the rest are counted."""
@@ -204,7 +203,7 @@ def _ensure_topic(kafka: KafkaSection) -> None:
 
 def _forget(
     settings: Settings,
-    client: redis.Redis,
+    client: RedisClient,
     user_id: str,
     options: dict[str, Any],
     stopped: Sequence[int],

@@ -17,7 +17,7 @@ from streamer.kafka.offsets import OffsetsAt, offsets_at
 from streamer.kafka.topics import open_admin
 from streamer.pipeline.records import Partition
 from streamer.runtime.rewind import Lowered, lower_marks
-from streamer.stores import RedisStore
+from streamer.stores import open_store
 
 
 @click.command()
@@ -43,7 +43,7 @@ def command(config: Path | None, since_ms: int, dry_run: bool, as_json: bool) ->
     admin = open_admin({**kafka.client, "bootstrap.servers": kafka.bootstrap_servers})
     offsets = offsets_at(admin, kafka.topics, since_ms)
     client = redis_client(settings.redis)
-    store = RedisStore(client, kafka.group_id, tombstone_days=settings.redis.tombstone_days)
+    store = open_store(client, kafka.group_id, tombstone_days=settings.redis.tombstone_days)
     wanted = {partition: each.at for partition, each in offsets.items()}
     lowered = lower_marks(store, wanted, is_dry_run=dry_run)
     if as_json:

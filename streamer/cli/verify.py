@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import redis
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -30,9 +29,10 @@ from streamer.evaluation.verification import (
 from streamer.evaluation.verify import verify
 from streamer.kafka.log_reader import KafkaLog
 from streamer.models import read_pointer
+from streamer.pipeline.ports import FeatureStore
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import LiveModel
-from streamer.stores import RedisStore, read_values
+from streamer.stores import RedisClient, open_store, read_values
 
 DOING: Final[Mapping[Stage, str]] = {
     "reading": "records read",
@@ -161,11 +161,11 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
 
 
 @contextmanager
-def sources_of(settings: Settings, client: redis.Redis) -> Iterator[Sources]:
+def sources_of(settings: Settings, client: RedisClient) -> Iterator[Sources]:
     """Give what a verification reads: the configured topics, Redis and model."""
     kafka, variant = settings.kafka, settings.models.variant
     letter_topics = [topic + kafka.dead_letter_suffix for topic in kafka.topics]
-    store = RedisStore(client, kafka.group_id, tombstone_days=settings.redis.tombstone_days)
+    store = open_store(client, kafka.group_id, tombstone_days=settings.redis.tombstone_days)
     log = KafkaLog(kafka.client, kafka.bootstrap_servers, kafka.topics)
     letters = KafkaLog(kafka.client, kafka.bootstrap_servers, letter_topics, may_be_missing=True)
     with closing(log), closing(letters):
@@ -179,7 +179,7 @@ def sources_of(settings: Settings, client: redis.Redis) -> Iterator[Sources]:
 
 
 def vouched_offsets(
-    store: RedisStore, log: KafkaLog, partitions: Sequence[Partition]
+    store: FeatureStore, log: KafkaLog, partitions: Sequence[Partition]
 ) -> dict[Partition, int | None]:
     """Return the offset of each partition below which everything is in Redis.
 
@@ -195,7 +195,7 @@ def vouched_offsets(
     }
 
 
-def _live_model_reader(settings: Settings, client: redis.Redis) -> Callable[[], LiveModel | None]:
+def _live_model_reader(settings: Settings, client: RedisClient) -> Callable[[], LiveModel | None]:
     """Return a function that reads the live model, and loads it only when it is another."""
     loaded: LiveModel | None = None
 

@@ -110,8 +110,9 @@ class RedisSection(Section):
 
     url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern=r"^rediss?://",
-        description="redis:// or rediss://",
+        pattern=r"^rediss?(\+cluster)?://",
+        description="redis:// or rediss://; of a Redis Cluster redis+cluster:// or "
+        "rediss+cluster:// with any of its nodes, comma-separated",
     )
     username: str | None = Field(None, description="ACL user; may also be part of the URL")
     password: SecretStr | None = Field(None, description="prefer the environment or PASSWORD_FILE")

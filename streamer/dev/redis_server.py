@@ -120,20 +120,30 @@ def find_redis_executable() -> str:
 
 
 def redis_version(url: str) -> str:
-    """Return the version of the Redis at ``url``.
+    """Return the version of the Redis at ``url``, of a cluster that of its first node.
 
     Raises:
         ConfigError: The address is not one.
         StoreUnavailable: It does not answer, or refuses; names host and port, never a password.
     """
     try:
-        return str(_ask(url)["redis_version"])
+        return str(_ask(_first_node(url))["redis_version"])
     except ValueError as error:
         raise ConfigError(f"not the address of a Redis: {error}") from error
     except redis.RedisError as error:
         address = urlsplit(url)
         where = address.netloc.rpartition("@")[2] or address.path
         raise StoreUnavailable(f"Redis at {where} did not answer: {error}") from error
+
+
+def _first_node(url: str) -> str:
+    """Return the address of a cluster's first node; any other address as it is."""
+    parts = urlsplit(url)
+    if not parts.scheme.endswith("+cluster"):
+        return url
+    user, at, hosts = parts.netloc.rpartition("@")
+    scheme = parts.scheme.removesuffix("+cluster")
+    return parts._replace(scheme=scheme, netloc=user + at + hosts.partition(",")[0]).geturl()
 
 
 def _ask(url: str) -> Mapping[str, object]:

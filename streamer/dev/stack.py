@@ -16,6 +16,7 @@ from streamer.dev.kafka_program import find_kafka_program
 from streamer.dev.kafka_server import KafkaServer
 from streamer.dev.mock_broker import MockBroker
 from streamer.dev.processes import say
+from streamer.dev.redis_cluster import RedisCluster
 from streamer.dev.redis_server import RedisServer, redis_version
 from streamer.errors import BrokerUnavailable, StreamerError, TransientError
 
@@ -39,12 +40,17 @@ class LocalStack:
     kafka_name: str
     redis_version: str
     kafka: KafkaServer | MockBroker | None
-    redis: RedisServer | None
+    redis: RedisServer | RedisCluster | None
 
     @classmethod
     @contextmanager
     def start(
-        cls, kafka: KafkaChoice = "auto", *, bootstrap_servers: str = "", redis_url: str = ""
+        cls,
+        kafka: KafkaChoice = "auto",
+        *,
+        bootstrap_servers: str = "",
+        redis_url: str = "",
+        redis_shards: int = 0,
     ) -> Iterator[LocalStack]:
         """Start what is not given, and stop it, with all its data, at the end.
 
@@ -53,6 +59,7 @@ class LocalStack:
                 ``auto`` takes the mock where the real one cannot be had, and says so.
             bootstrap_servers: A Kafka that runs already; then none is started.
             redis_url: A Redis that runs already; then none is started.
+            redis_shards: Start a Redis Cluster of so many; 0 starts one standalone Redis.
 
         Raises:
             TransientError: A server cannot be had, did not start, or does not answer.
@@ -63,7 +70,7 @@ class LocalStack:
                     tempfile.TemporaryDirectory(prefix="streamer-dev-", ignore_cleanup_errors=True)
                 )
             )
-            redis = None if redis_url else _start_redis(folder, cleanup)
+            redis = None if redis_url else _start_redis(redis_shards, folder, cleanup)
             version = redis.version if redis else redis_version(redis_url)
             broker = None if bootstrap_servers else _start_kafka(kafka, folder, cleanup)
             if broker is None:
@@ -79,15 +86,16 @@ class LocalStack:
 
     def ensure_running(self) -> None:
         """Raise StreamerError if a server that we started has ended; says which, how, and why."""
-        for server in (self.kafka, self.redis):
+        redis = self.redis.servers if isinstance(self.redis, RedisCluster) else [self.redis]
+        for server in (self.kafka, *redis):
             if server is not None and not server.is_running:
                 raise StreamerError(server.process.describe_end())
 
 
-def _start_redis(folder: Path, cleanup: ExitStack) -> RedisServer:
+def _start_redis(n_shards: int, folder: Path, cleanup: ExitStack) -> RedisServer | RedisCluster:
     home = folder / "redis"
     home.mkdir()
-    server = RedisServer(home)
+    server = RedisCluster(home, n_shards) if n_shards else RedisServer(home)
     cleanup.callback(server.stop)
     server.start()
     return server

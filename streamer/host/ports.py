@@ -18,8 +18,13 @@ PORTS: Final = range(15_000, 32_000)
 MAX_ATTEMPTS: Final = 200
 
 
-def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
+def free_ports(count: int, host: str = LOOPBACK, *, second: int = 0) -> list[int]:
     """Return ``count`` different ports of ``host`` that nobody listens on.
+
+    Args:
+        count: How many.
+        host: Where.
+        second: Some servers take a second port so far above the first; it is free, too.
 
     Raises:
         OSError: Not one of many ports could be bound.
@@ -28,7 +33,8 @@ def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
     ports: set[int] = set()
     for _ in range(MAX_ATTEMPTS):
         port = PORTS[secrets.randbelow(len(PORTS))]
-        if port not in ports and _is_free(host, port):
+        is_free = all(each in PORTS and _is_free(host, each) for each in {port, port + second})
+        if port not in ports and is_free:
             ports.add(port)
         if len(ports) == count:
             return sorted(ports)

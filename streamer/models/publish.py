@@ -8,14 +8,15 @@ live, and publishing again finishes the work.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 import redis
+from redis.exceptions import MovedError, RedisClusterException
 
-from streamer.errors import ModelError, StoreUnavailable
+from streamer.errors import ConfigError, ModelError, StoreUnavailable
 from streamer.models.content_id import content_id
 from streamer.models.folder import FILES, check_model, load_model
 from streamer.models.folder_writer import staged
@@ -40,7 +41,16 @@ return 0
 """
 
 
-def publish(redis_client: redis.Redis, directory: Path, folder: Path, variant: str) -> Pointer:
+class RedisCommands(Protocol):
+    """A client of redis-py, of a standalone Redis or of a cluster."""
+
+    @property
+    def execute_command(self) -> Callable[..., Any]:
+        """Run one command."""
+        ...
+
+
+def publish(redis_client: RedisCommands, directory: Path, folder: Path, variant: str) -> Pointer:
     """Make a model the live one of a variant; workers and readers switch within a second.
 
     May be called twice: a model that is already live keeps its generation.
@@ -63,11 +73,11 @@ def publish(redis_client: redis.Redis, directory: Path, folder: Path, variant: s
     model_id = _install(directory, folder)
     with _store_errors():
         # First the set: a variant with features that forgetting does not know would keep them.
-        redis_client.sadd(VARIANTS_KEY, variant)
+        redis_client.execute_command("SADD", VARIANTS_KEY, variant)
         return _point(redis_client, key, model_id)
 
 
-def read_pointer(redis_client: redis.Redis, variant: str) -> Pointer | None:
+def read_pointer(redis_client: RedisCommands, variant: str) -> Pointer | None:
     """Return which model is live, or None before the first publish.
 
     Raises:
@@ -76,26 +86,31 @@ def read_pointer(redis_client: redis.Redis, variant: str) -> Pointer | None:
     """
     with _store_errors():
         key = pointer_key(variant)
-        return _decode(key, redis_client.get(key))
+        return _decode(key, redis_client.execute_command("GET", key))
 
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
     try:
         yield
-    except (redis.RedisError, OSError) as error:
+    except MovedError as error:
+        raise ConfigError(
+            "[redis] url: this is a node of a Redis Cluster; write redis+cluster:// for redis://"
+        ) from error
+    except (redis.RedisError, RedisClusterException, OSError) as error:
         raise StoreUnavailable(f"Redis: {str(error)[:200]}") from error
 
 
-def _point(redis_client: redis.Redis, key: str, model_id: str) -> Pointer:
+def _point(redis_client: RedisCommands, key: str, model_id: str) -> Pointer:
     """Raise the generation by compare-and-set, so that no publish undoes or repeats another's."""
     for _ in range(MAX_ATTEMPTS):
-        value = redis_client.get(key)
+        value = redis_client.execute_command("GET", key)
         live = _decode(key, value)
         pointer = next_pointer(live, model_id)
         if pointer == live:
             return pointer
-        if redis_client.eval(_COMPARE_AND_SET, 1, key, value or b"", encode_pointer(pointer)):
+        change = (key, value or b"", encode_pointer(pointer))
+        if redis_client.execute_command("EVAL", _COMPARE_AND_SET, 1, *change):
             return pointer
     raise StoreUnavailable(f"{key}: {MAX_ATTEMPTS} other publishes came first; publish again")
 

@@ -80,8 +80,8 @@ class FeatureStore(Protocol):
         batch may have been written.
 
         Raises:
-            StoreForgot: Writes acknowledged to this object are gone; nothing was written. The
-                next call starts anew.
+            StoreForgot: Writes acknowledged to this object are gone where these were to go, and
+                nothing was written there. The next call starts anew.
         """
         ...
 
@@ -93,7 +93,8 @@ class FeatureStore(Protocol):
         """Set each mark whose stored value is the expected one; return what is stored then.
 
         Raises:
-            StoreForgot: Writes acknowledged to this object are gone; no mark was set.
+            StoreForgot: Writes acknowledged to this object are gone; no mark that vouches for
+                them was set.
         """
         ...
 

@@ -111,7 +111,8 @@ class FeatureReader:
         before: threads do not survive one.
 
         Args:
-            redis_url: ``redis://``, ``rediss://`` or ``unix://``, with credentials and a database.
+            redis_url: ``redis://``, ``rediss://`` or ``unix://``, with credentials and a database;
+                ``redis+cluster://`` or ``rediss+cluster://`` with any nodes of a Redis Cluster.
             variant: Whose features.
             models: The directory that models are published to; None for vectors alone.
             group_id: The workers' consumer group.

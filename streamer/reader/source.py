@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
-
-import redis
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from streamer.models import Pointer, read_pointer
-from streamer.stores import store_errors
+from streamer.stores import RedisClient, read_many, store_errors
 from streamer.stores.keys import FRESH
 
 
@@ -37,23 +35,20 @@ class FeatureSource(Protocol):
 
 
 class RedisSource:
-    """One Redis, or one that looks like one; safe to use from several threads."""
+    """One Redis, or a cluster; safe to use from several threads."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: RedisClient) -> None:
         """Keep `client`, from `streamer.stores.connect`; nothing is sent yet."""
         self._client = client
-        self._execute: Callable[..., Any] = client.execute_command
 
     def read_values(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the value of each key, in one command."""
-        with store_errors():
-            values: list[bytes | None] = self._execute("MGET", *keys)
-        return values
+        """Return the value of each key: in one command, of a cluster in one per slot."""
+        return read_many(self._client, keys)
 
     def read_fresh(self) -> Mapping[bytes, bytes]:
         """Return the fields of ``st:fresh``."""
         with store_errors():
-            fields: Mapping[bytes, bytes] = self._execute("HGETALL", FRESH)
+            fields: Mapping[bytes, bytes] = self._client.execute_command("HGETALL", FRESH)
         return fields
 
     def read_pointer(self, variant: str) -> Pointer | None:

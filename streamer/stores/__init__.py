@@ -1,16 +1,23 @@
 """Stores of histories and features: Redis, and a memory adapter that passes the same contract."""
 
-from streamer.stores.client import connect, ping, store_errors
+from streamer.stores.client import RedisClient, connect, ping, store_errors
+from streamer.stores.cluster_store import ClusterStore
 from streamer.stores.memory import MemoryStore
-from streamer.stores.redis_store import RedisStore, read_values
+from streamer.stores.opening import open_store
+from streamer.stores.reading import read_many, read_values
+from streamer.stores.redis_store import RedisStore
 from streamer.stores.traces import Traces, read_traces
 
 __all__ = [
+    "ClusterStore",
     "MemoryStore",
+    "RedisClient",
     "RedisStore",
     "Traces",
     "connect",
+    "open_store",
     "ping",
+    "read_many",
     "read_traces",
     "read_values",
     "store_errors",

@@ -12,30 +12,43 @@ from zlib import crc32
 
 from streamer.pipeline.records import Partition
 
-MARKS: Final = "st:mark:{00}"
+N_BUCKETS: Final = 256
+_BUCKETS: Final = tuple(f"{number:02x}" for number in range(N_BUCKETS))
+
+HISTORIES_OF_BUCKET: Final = tuple(f"st:h:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before a user's id."""
+FEATURES_OF_BUCKET: Final = tuple(f"st:f:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before ``VARIANT:USER``."""
+MARKS_OF_BUCKET: Final = tuple(f"st:mark:{{{bucket}}}" for bucket in _BUCKETS)
+"""Each shard of a cluster forgets by itself, and buckets move between shards: each has marks."""
+MARKS: Final = MARKS_OF_BUCKET[0]
 """A standalone Redis is one replication stream, so one bucket's marks vouch for all."""
 FRESH: Final = "st:fresh"
 VARIANTS: Final = "st:variants"
 
-SEQUENCES: Final = "st:seq:{00}:"
-"""Before a writer's id: the number of its last acknowledged write."""
+SEQUENCES_OF_BUCKET: Final = tuple(f"st:seq:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before a writer's id: the number of its last acknowledged write into this bucket's shard."""
+SEQUENCES: Final = SEQUENCES_OF_BUCKET[0]
 
-_BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
+
+def bucket_number(user_id: str) -> int:
+    """Return the user's bucket, 0 to 255."""
+    return crc32(user_id.encode()) & 0xFF
 
 
 def bucket(user_id: str) -> str:
     """Return the user's bucket, two lowercase hex digits."""
-    return _BUCKETS[crc32(user_id.encode()) & 0xFF]
+    return _BUCKETS[bucket_number(user_id)]
 
 
 def history_key(user_id: str) -> str:
     """Return the key of the user's history."""
-    return f"st:h:{{{bucket(user_id)}}}:{user_id}"
+    return HISTORIES_OF_BUCKET[bucket_number(user_id)] + user_id
 
 
 def features_key(variant: str, user_id: str) -> str:
     """Return the key of the user's features of one variant."""
-    return f"st:f:{{{bucket(user_id)}}}:{variant}:{user_id}"
+    return f"{FEATURES_OF_BUCKET[bucket_number(user_id)]}{variant}:{user_id}"
 
 
 def imported_key(variant: str, user_id: str) -> str:

@@ -6,10 +6,7 @@ through a pipeline costs several microseconds of Python each.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any, Final
 from uuid import uuid4
 
@@ -24,16 +21,15 @@ from streamer.stores.keys import (
     FRESH,
     MARKS,
     SEQUENCES,
-    VARIANTS,
-    features_key,
-    forgettable_keys,
     history_key,
     partition_field,
     quarantine_key,
 )
+from streamer.stores.marks import decode_mark, encode_mark
+from streamer.stores.reading import variants_of
+from streamer.stores.scripts import load_script
+from streamer.stores.write_call import RowPacker, joined, outcome_of
 
-VARIANT_NAME: Final = re.compile(rb"[a-z0-9_-]{1,32}")
-MARK: Final = re.compile(rb"(\d{1,18})(?: ([!-~]{1,64}))?")
 MAX_USERS_PER_CALL: Final = 500
 DAY_MS: Final = 86_400_000
 
@@ -61,6 +57,7 @@ class RedisStore:
             tombstone_days: How long a forgotten user's marker stays.
             expire_after_days: Drop users after this inactivity; 0 keeps them.
         """
+        self._client = client
         self._execute: Callable[..., Any] = client.execute_command
         self._group_id = group_id
         self._tombstone_ms = int(tombstone_days * DAY_MS)
@@ -84,59 +81,31 @@ class RedisStore:
         A longer call would keep readers waiting, and one that outlasts the time-out would be
         repeated for ever.
         """
-        outcome = WriteOutcome({}, frozenset(), 0, 0, 0)
+        outcomes: list[WriteOutcome] = []
+        packer = RowPacker(writes)
         for start in range(0, len(writes.user_ids), MAX_USERS_PER_CALL):
             rows = range(start, min(start + MAX_USERS_PER_CALL, len(writes.user_ids)))
-            outcome = _joined(outcome, self._write_rows(writes, rows))
-        return outcome
+            outcomes.append(self._write_rows(writes, packer, rows))
+        return joined(outcomes)
 
-    def _write_rows(self, writes: UserWrites, rows: range) -> WriteOutcome:
-        keys: list[str] = []
-        variants = tuple(writes.features)
-        digests = writes.expected_digests.astype("<u8").tobytes()
-        args: list[bytes | int] = []
-        doomed: list[str] = []
-        n_bytes = 0
-        is_forgotten = writes.is_forgotten.tolist()
-        is_any_forgotten = any(is_forgotten[row] for row in rows)
-        all_variants = self._all_variants(variants) if is_any_forgotten else []
-        for row in rows:
-            user_id, history = writes.user_ids[row], writes.histories[row]
-            lost = forgettable_keys(user_id, all_variants) if is_forgotten[row] else []
-            doomed += lost
-            keys.append(history_key(user_id))
-            is_tombstone = int(writes.is_tombstone[row])
-            args += (digests[8 * row : 8 * row + 8], history, len(lost), is_tombstone)
-            n_bytes += len(history)
-            for variant in variants:
-                features = writes.features[variant][row]
-                keys.append(features_key(variant, user_id))
-                args.append(features)
-                n_bytes += len(features)
+    def _write_rows(self, writes: UserWrites, packer: RowPacker, rows: range) -> WriteOutcome:
+        is_any_forgotten = packer.is_any_forgotten(rows)
+        all_variants = self._all_variants(tuple(writes.features)) if is_any_forgotten else []
+        packed = packer.pack(rows, all_variants)
         self._attempted += 1
         head = (
             self._acknowledged,
             self._attempted,
             len(rows),
-            len(variants),
+            len(writes.features),
             self._tombstone_ms,
             self._expire_ms,
             writes.generation,
         )
-        answer = self._scripts["write"]([self._sequence_key, *keys, *doomed], [*head, *args])
-        conflicts, n_superseded, n_quarantined = self._remembering(answer)
+        answer = self._scripts["write"]([self._sequence_key, *packed.keys], [*head, *packed.args])
+        answer = self._remembering(answer)
         self._acknowledged = self._attempted
-        stored = {
-            rows.start + row: value
-            for row, value in zip(conflicts[::2], conflicts[1::2], strict=True)
-        }
-        return WriteOutcome(
-            conflicts={row: None if value == 0 else value for row, value in stored.items()},
-            foreign=frozenset(row for row, value in stored.items() if value == 0),
-            n_superseded=n_superseded,
-            n_quarantined=n_quarantined,
-            n_bytes=n_bytes,
-        )
+        return outcome_of(answer, rows, packed.n_bytes)
 
     def quarantine(self, user_id: str, value: bytes | None) -> None:
         """Rename the key if it still holds `value`, or still no string for None."""
@@ -184,40 +153,7 @@ class RedisStore:
 
     def _all_variants(self, live: Sequence[str]) -> list[str]:
         """Return every variant ever used. Forgetting is rare, so it asks each time."""
-        return sorted({*live, *variants_of(self._execute)})
-
-
-def _joined(one: WriteOutcome, other: WriteOutcome) -> WriteOutcome:
-    return WriteOutcome(
-        {**one.conflicts, **other.conflicts},
-        one.foreign | other.foreign,
-        one.n_superseded + other.n_superseded,
-        one.n_quarantined + other.n_quarantined,
-        one.n_bytes + other.n_bytes,
-    )
-
-
-def variants_of(execute: Callable[..., Any]) -> set[str]:
-    """Return every variant that was ever published; raises StoreUnavailable.
-
-    Args:
-        execute: `execute_command` of a client.
-    """
-    with store_errors():
-        members: set[bytes] = execute("SMEMBERS", VARIANTS)
-    return {member.decode() for member in members if VARIANT_NAME.fullmatch(member)}
-
-
-def read_values(
-    client: redis.Redis, variant: str, user_ids: Sequence[str]
-) -> list[tuple[bytes | None, bytes | None]]:
-    """Return (history, features of one variant) of each user; raises StoreUnavailable."""
-    keys = [history_key(user_id) for user_id in user_ids]
-    keys += [features_key(variant, user_id) for user_id in user_ids]
-    execute: Callable[..., Any] = client.execute_command
-    with store_errors():
-        values: list[bytes | None] = execute("MGET", *keys)
-    return list(zip(values[: len(user_ids)], values[len(user_ids) :], strict=True))
+        return sorted({*live, *variants_of(self._client)})
 
 
 class _Script:
@@ -225,8 +161,7 @@ class _Script:
 
     def __init__(self, client: redis.Redis, name: str) -> None:
         self._execute: Callable[..., Any] = client.execute_command
-        self._source = files("streamer.stores").joinpath(f"{name}.lua").read_text("utf-8")
-        self._sha = sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+        self._source, self._sha = load_script(name)
 
     def __call__(self, keys: Sequence[str], args: Sequence[bytes | int | str]) -> Any:  # noqa: ANN401  each script returns its own
         with store_errors():
@@ -235,14 +170,3 @@ class _Script:
             except redis.exceptions.NoScriptError:
                 # First use, a restart or a fail-over: nothing was run. EVAL also keeps the script.
                 return self._execute("EVAL", self._source, len(keys), *keys, *args)
-
-
-def encode_mark(mark: Mark | None) -> str:
-    """Return ``OFFSET TOPIC_ID``, or ``OFFSET`` alone without an id; empty for no mark."""
-    return "" if mark is None else f"{mark.next_offset} {mark.topic_id}".rstrip()
-
-
-def decode_mark(stored: bytes | None) -> Mark | None:
-    """Return the mark that is stored; a foreign value vouches for nothing."""
-    found = None if stored is None else MARK.fullmatch(stored)
-    return None if found is None else Mark(int(found[1]), (found[2] or b"").decode())

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import redis
+from typing import Final
 
 from streamer.history import decode
-from streamer.stores.client import store_errors
+from streamer.stores.client import RedisClient, store_errors
 from streamer.stores.keys import forgettable_keys, history_key
-from streamer.stores.redis_store import variants_of
+from streamer.stores.reading import variants_of
+
+_LOOK: Final = """
+local found = {redis.call('MGET', KEYS[1])[1]}
+for key = 2, #KEYS do found[key] = redis.call('EXISTS', KEYS[key]) end
+return found
+"""
+"""Of one moment, and of one slot. A key that holds no string reads as none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Traces:
     others: tuple[str, ...]
 
 
-def read_traces(client: redis.Redis, user_id: str, live_variants: Iterable[str]) -> Traces:
+def read_traces(client: RedisClient, user_id: str, live_variants: Iterable[str]) -> Traces:
     """Look at every key that may be about a user; raises StoreUnavailable.
 
     Args:
@@ -39,15 +44,11 @@ def read_traces(client: redis.Redis, user_id: str, live_variants: Iterable[str])
         user_id: Who.
         live_variants: Variants beside those that were ever published.
     """
-    execute: Callable[..., Any] = client.execute_command
-    keys = forgettable_keys(user_id, sorted({*live_variants, *variants_of(execute)}))
+    lost = forgettable_keys(user_id, sorted({*live_variants, *variants_of(client)}))
+    keys = [history_key(user_id), *lost]
     with store_errors():
-        pipeline = client.pipeline(transaction=True)
-        pipeline.mget(history_key(user_id))  # a key that holds no string reads as none
-        for key in keys:
-            pipeline.exists(key)
-        (history,), *found = pipeline.execute()
-    others = tuple(key for key, is_there in zip(keys, found, strict=True) if is_there)
+        history, *found = client.execute_command("EVAL", _LOOK, len(keys), *keys)
+    others = tuple(key for key, is_there in zip(lost, found, strict=True) if is_there)
     if history is None:
         return Traces(None, 0, 0, others)
     histories, _, _ = decode([history])

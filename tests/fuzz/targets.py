@@ -29,7 +29,7 @@ from streamer.pipeline.records import Record
 from streamer.pipeline.step import FeatureFormat, Known, plan
 from streamer.reader.freshness import Freshness
 from streamer.reader.read import Status
-from streamer.stores.redis_store import decode_mark, encode_mark
+from streamer.stores.marks import decode_mark, encode_mark
 
 BETWEEN_RECORDS = b"\n--\n"
 ENVELOPE = re.compile(rb"@(-?[0-9]{1,19})( tombstone)?")

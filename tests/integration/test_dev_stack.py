@@ -13,6 +13,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from streamer.dev.mock_broker import MockBroker
 from streamer.dev.stack import LocalStack
 from streamer.errors import StoreUnavailable, StreamerError
+from streamer.stores import connect, ping
+from streamer.stores.keys import history_key
 
 STREAMER = Path(sys.executable).with_name("streamer")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -177,6 +179,27 @@ def test_without_java_a_real_kafka_is_refused_with_what_to_install(start_dev, wi
     assert dev.process.wait(timeout=30) == 69
     assert dev.process.stdout.read() == ""
     assert "apt install openjdk-17-jre-headless maven" in dev.errors.read_text()
+
+
+@needs_linux
+def test_dev_starts_a_redis_cluster_if_that_is_asked_for(start_dev):
+    dev = start_dev("--kafka", "mock", "--redis-cluster")
+    line = dev.read_line()
+    children = dev.children()
+    assert len(children) == 4
+    with connect(line["redis_url"], timeout_seconds=5) as client:
+        ping(client)
+        for user in range(20):
+            client.execute_command("SET", history_key(f"viewer-{user}"), b"x")
+    assert dev.end() == (0, "")
+    assert not any(map(is_alive, children))
+    assert list(dev.folder.iterdir()) == []
+
+
+def test_a_cluster_that_runs_already_is_used(redis_cluster):
+    with LocalStack.start("mock", redis_url=redis_cluster.url) as stack:
+        assert stack.redis is None
+        assert stack.redis_version == redis_cluster.version
 
 
 @needs_linux

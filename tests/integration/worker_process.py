@@ -37,6 +37,7 @@ from streamer.errors import BrokerUnavailable
 from streamer.host.tether import tethered
 from streamer.kafka.log_reader import KafkaLog, read_log
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
+from streamer.stores import connect, read_many
 
 STREAMER = Path(sys.executable).with_name("streamer")
 PROGRAM = [str(STREAMER)]
@@ -251,7 +252,7 @@ class Deployment:
         self.folder = folder
         self.models = folder / "models"
         self.topics = {"play": f"{name}-play", "browse": f"{name}-browse"}
-        self.redis = redis.Redis.from_url(redis_url, socket_timeout=10)
+        self.redis = connect(redis_url, timeout_seconds=10)
         self.admin = open_admin({"bootstrap.servers": bootstrap_servers})
         self.workers = []
         self.produced = []
@@ -405,10 +406,8 @@ class Deployment:
         return self.values("st:h:*")
 
     def values(self, pattern):
-        keys = list(self.redis.scan_iter(pattern, count=10_000))
-        if not keys:
-            return {}
-        return {key.decode(): value for key, value in zip(keys, self.redis.mget(keys), strict=True)}
+        keys = [key.decode() for key in scan(self.redis_url, pattern)]
+        return dict(zip(keys, read_many(self.redis, keys), strict=True))
 
     def wait_until_learned(self, timeout_seconds=20):
         """Return when Redis holds exactly what the oracle makes of what was produced."""
@@ -429,6 +428,19 @@ class Deployment:
     def wait_until_counted(self, worker, timeout_seconds=20):
         """Return when one worker has accounted for everything that was produced."""
         eventually(lambda: sum(worker.counts()[1:]) >= self.n_sent, timeout_seconds, 0.05)
+
+
+def scan(redis_url, pattern):
+    """Return the keys that match, of a standalone Redis or of all primaries of a cluster."""
+    is_cluster = "+cluster" in redis_url
+    first, *others = redis_url.replace("+cluster", "").split(",")
+    if not is_cluster:
+        with redis.Redis.from_url(redis_url, socket_timeout=10) as client:
+            return set(client.scan_iter(pattern, count=10_000))
+    seeds = [redis.cluster.ClusterNode(*other.split(":")) for other in others]
+    with redis.RedisCluster.from_url(first, startup_nodes=seeds, socket_timeout=10) as client:
+        primaries = redis.RedisCluster.PRIMARIES
+        return set(client.scan_iter(pattern, count=10_000, target_nodes=primaries))
 
 
 @contextmanager

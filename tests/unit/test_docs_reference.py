@@ -388,7 +388,9 @@ def test_keys_are_those_of_the_package(user_id):
         keys.quarantine_key(served),
         pointer_key("rows-2"),
         keys.MARKS,
+        keys.MARKS_OF_BUCKET[keys.bucket_number(user_id)],
         f"{keys.SEQUENCES}WRITER",
+        f"{keys.SEQUENCES_OF_BUCKET[keys.bucket_number(user_id)]}WRITER",
         keys.FRESH,
         keys.VARIANTS,
     }
