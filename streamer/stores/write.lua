@@ -1,10 +1,11 @@
 -- Compare-and-set of many users at once: docs/reference/redis.md.
 --
--- KEYS  the writer's sequence; per user: history, then the features of each live variant; at the
---       end, what forgotten users lose beside their history, in order.
+-- KEYS  the writer's sequence; the history of each user; the features of each user, one live
+--       variant after the other; what forgotten users lose beside that, in order.
 -- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never), generation;
---       per user: expected digest (8 bytes), history ('' stays), number of keys to delete,
---       1 if the history is a tombstone, then the features of each live variant ('' stay).
+--       expected digests, 8 bytes a user; a byte a user, 1 if the history is a tombstone;
+--       numbers of keys to delete, 2 bytes a user, or '' for none at all;
+--       the history of each user ('' stays), the features in the order of their keys ('' stay).
 -- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined; or
 -- false, with nothing written, if this Redis has forgotten a write that it had acknowledged.
 -- A stored value of 0 means that the key holds no string.
@@ -21,7 +22,8 @@ local n_users, n_live = tonumber(ARGV[3]), tonumber(ARGV[4])
 local tombstone_ms, expire_ms = ARGV[5], ARGV[6]
 local generation = tonumber(ARGV[7])
 local conflicts, n_superseded, n_quarantined = {}, 0, 0
-local arg, next_doomed = 8, n_users * (1 + n_live) + 2
+local digests, tombstones, doomed_counts = ARGV[8], ARGV[9], ARGV[10]
+local next_doomed = n_users * (1 + n_live) + 2
 
 local function set(key, value, ttl_ms)
   if ttl_ms == '0' then
@@ -59,28 +61,27 @@ local function set_features(key, value)
 end
 
 for row = 0, n_users - 1 do
-  local first_key = row * (1 + n_live) + 2
-  local history_key = KEYS[first_key]
-  local expected, history = ARGV[arg], ARGV[arg + 1]
-  local n_doomed, is_tombstone = tonumber(ARGV[arg + 2]), ARGV[arg + 3] == '1'
-  if stored_digest(history_key) ~= expected then
+  local history_key, history = KEYS[row + 2], ARGV[row + 11]
+  local n_doomed = 0
+  if doomed_counts ~= '' then n_doomed = struct.unpack('<I2', doomed_counts, 2 * row + 1) end
+  if stored_digest(history_key) ~= string.sub(digests, 8 * row + 1, 8 * row + 8) then
     local stored = redis.pcall('GET', history_key)
     if type(stored) == 'table' then stored = 0 end
     conflicts[#conflicts + 1] = row
     conflicts[#conflicts + 1] = stored
   else
     if history ~= '' then
+      local is_tombstone = string.byte(tombstones, row + 1) == 1
       set(history_key, history, is_tombstone and tombstone_ms or expire_ms)
     end
     for doomed = next_doomed, next_doomed + n_doomed - 1 do
       redis.call('UNLINK', KEYS[doomed])
     end
     for live = 1, n_live do
-      local features = ARGV[arg + 3 + live]
-      if features ~= '' then set_features(KEYS[first_key + live], features) end
+      local features = ARGV[live * n_users + row + 11]
+      if features ~= '' then set_features(KEYS[live * n_users + row + 2], features) end
     end
   end
   next_doomed = next_doomed + n_doomed
-  arg = arg + 4 + n_live
 end
 return {conflicts, n_superseded, n_quarantined}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from streamer.pipeline.ports import WriteOutcome
 from streamer.pipeline.step import UserWrites
@@ -25,29 +28,37 @@ class PackedRows(NamedTuple):
     """
 
     keys: list[str]
-    args: list[bytes | int]
+    args: list[bytes]
     n_bytes: int
 
 
 class RowPacker:
-    """Packs users of one batch into calls.
+    """Packs users of one batch into calls, column by column: a loop over users would cost more.
 
     Attributes:
         buckets: Of each user.
     """
 
     def __init__(self, writes: UserWrites) -> None:
-        """Turn what calls share into plain values, once: NumPy is slow one by one."""
+        """Name every key and cut what is one byte string, once for all calls."""
         self._writes = writes
-        self.buckets = [bucket_number(user_id) for user_id in writes.user_ids]
-        self._variants = tuple(writes.features.items())
+        user_ids = writes.user_ids
+        self.buckets = [bucket_number(user_id) for user_id in user_ids]
+        pairs = list(zip(self.buckets, user_ids, strict=True))
+        self._keys = [[HISTORIES_OF_BUCKET[bucket] + user_id for bucket, user_id in pairs]]
+        for variant in writes.features:
+            middle = variant + ":"
+            self._keys.append(
+                [FEATURES_OF_BUCKET[bucket] + middle + user_id for bucket, user_id in pairs]
+            )
+        self._values = [writes.histories, *writes.features.values()]
         self._digests = writes.expected_digests.astype("<u8", copy=False).tobytes()
-        self._is_forgotten: list[bool] = writes.is_forgotten.tolist()
-        self._is_tombstone: list[int] = writes.is_tombstone.astype(int).tolist()
+        self._tombstones = writes.is_tombstone.tobytes()
+        self._forgotten = frozenset(np.flatnonzero(writes.is_forgotten).tolist())
 
     def is_any_forgotten(self, rows: Sequence[int]) -> bool:
         """Whether `pack` needs every variant ever used."""
-        return any(self._is_forgotten[row] for row in rows)
+        return bool(self._forgotten) and not self._forgotten.isdisjoint(rows)
 
     def pack(self, rows: Sequence[int], all_variants: Sequence[str]) -> PackedRows:
         """Return what a call needs to write some users.
@@ -56,25 +67,21 @@ class RowPacker:
             rows: Whom of the batch.
             all_variants: Every variant ever used; needed if anybody among them is forgotten.
         """
-        user_ids, histories = self._writes.user_ids, self._writes.histories
-        keys: list[str] = []
-        args: list[bytes | int] = []
-        doomed: list[str] = []
-        n_bytes = 0
-        for row in rows:
-            user_id, history = user_ids[row], histories[row]
-            lost = forgettable_keys(user_id, all_variants) if self._is_forgotten[row] else ()
-            doomed += lost
-            bucket = self.buckets[row]
-            keys.append(HISTORIES_OF_BUCKET[bucket] + user_id)
-            digest = self._digests[8 * row : 8 * row + 8]
-            args += (digest, history, len(lost), self._is_tombstone[row])
-            n_bytes += len(history)
-            for variant, values in self._variants:
-                keys.append(f"{FEATURES_OF_BUCKET[bucket]}{variant}:{user_id}")
-                args.append(values[row])
-                n_bytes += len(values[row])
-        return PackedRows(keys + doomed, args, n_bytes)
+        keys = [column[row] for column in self._keys for row in rows]
+        values = [column[row] for column in self._values for row in rows]
+        digests = b"".join([self._digests[8 * row : 8 * row + 8] for row in rows])
+        tombstones = bytes([self._tombstones[row] for row in rows])
+        n_doomed = b""
+        if self.is_any_forgotten(rows):
+            lost = [
+                forgettable_keys(self._writes.user_ids[row], all_variants)
+                if row in self._forgotten
+                else []
+                for row in rows
+            ]
+            n_doomed = np.array(list(map(len, lost)), "<u2").tobytes()
+            keys += chain.from_iterable(lost)
+        return PackedRows(keys, [digests, tombstones, n_doomed, *values], sum(map(len, values)))
 
     def rows_by_bucket(self) -> dict[int, list[int]]:
         """Return the rows of each bucket's users, in their order."""

@@ -11,7 +11,7 @@ from streamer.pipeline.step import FeatureFormat, Known, LiveModel, plan
 from streamer.stores import RedisStore
 from streamer.stores.footprint import redis_bytes
 
-N_USERS = 20_000
+N_USERS = 40_000
 CHUNK = 1_000
 NOON_MS = 1_764_000_000_000
 
@@ -32,7 +32,7 @@ def histories_of(n_interactions):
     [(20, FeatureDtype.F16, 0.0), (3, FeatureDtype.F32, 30.0)],
 )
 def test_the_forecast_is_within_5_percent_of_what_a_loaded_redis_uses(
-    redis_url, n_interactions, dtype, expire_after_days
+    redis_url, eventually, n_interactions, dtype, expire_after_days
 ):
     model = item_model()
     live = LiveModel("default", 1, model, RecencyFoldIn())
@@ -45,15 +45,16 @@ def test_the_forecast_is_within_5_percent_of_what_a_loaded_redis_uses(
                 user_ids, Known.nothing(CHUNK), evidence, live, FeatureFormat(dtype, NOON_MS)
             )
             assert not store.write(step.writes).conflicts
-        used = client.info("memory")["used_memory"]
         assert client.dbsize() == 2 * N_USERS + 1  # and our sequence
-    forecast = redis_bytes(
-        N_USERS,
-        id_bytes=8,
-        n_interactions=n_interactions,
-        n_factors=model.n_factors,
-        dtype=dtype,
-        n_variants=1,
-        expires=expire_after_days > 0,
-    )
-    assert forecast == pytest.approx(used, rel=0.05)
+        forecast = redis_bytes(
+            N_USERS,
+            id_bytes=8,
+            n_interactions=n_interactions,
+            n_factors=model.n_factors,
+            dtype=dtype,
+            n_variants=1,
+            expires=expire_after_days > 0,
+        )
+        # Buffers and the table that a growing one leaves are given back after a while.
+        near = pytest.approx(forecast, rel=0.05)
+        eventually(lambda: client.info("memory")["used_memory"] == near)
