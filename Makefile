@@ -15,6 +15,7 @@ $(STAMP): pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -c "import streamer.pipeline.step as s, streamer.factors as f; s.warm_up(f.RecencyFoldIn())"
 	@touch $@
 
 demo: $(STAMP)  ## the whole thing on a local Kafka and Redis, in under 90 s (KEEP=1 keeps it running)
