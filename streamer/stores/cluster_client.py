@@ -6,7 +6,7 @@ the node does not know. Whoever calls decides about everything else, as with a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
@@ -69,6 +69,7 @@ class ClusterClient:
         self._credentials = dict(credentials)
         self._lock = Lock()
         self._cluster: Any = None
+        self._callbacks: Mapping[str, Callable[[Reply], Reply]] = {}
         self._failed_node: str | None = None
         """The topology is looked up again before the next call, and this node is asked last."""
 
@@ -109,8 +110,7 @@ class ClusterClient:
         (answer,) = self.call_many([Call(slot, command)])
         if isinstance(answer, Exception):
             raise answer
-        callbacks = self._topology().get_default_node().redis_connection.response_callbacks
-        as_usual = callbacks.get(str(command[0]))
+        as_usual = self._callbacks.get(str(command[0]))
         return answer if as_usual is None else as_usual(answer)
 
     def call_many(self, calls: Sequence[Call]) -> list[Reply]:
@@ -148,6 +148,8 @@ class ClusterClient:
             try:
                 if self._cluster is None:
                     self._cluster = self._open()
+                    node = self._cluster.get_default_node()
+                    self._callbacks = node.redis_connection.response_callbacks
                 elif self._failed_node is not None:
                     self._cluster.nodes_manager.initialize(last_failed_node_name=self._failed_node)
             except RedisClusterException as error:

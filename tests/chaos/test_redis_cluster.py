@@ -10,6 +10,7 @@ from streamer.dev.redis_cluster import RedisCluster
 from streamer.stores.slots import SLOTS
 
 N_MOVES = SIZE.pick(short=24, full=256)
+MOVES_AT_ONCE = 8
 N_FAIL_OVERS = SIZE.pick(short=2, full=6)
 
 
@@ -28,18 +29,18 @@ def test_slots_move_under_load(run_on, broker, cluster):
     run = run_on(broker.server.bootstrap_servers, cluster.url)
     run.open()
     run.start_workers()
-    run.feed(0.9)
-    for bucket in range(N_MOVES):
-        source = owner_of(cluster.primaries, SLOTS[bucket])
-        target, other = (server for server in cluster.primaries if server is not source)
+    for first in range(0, N_MOVES, MOVES_AT_ONCE):
         before = run.consumed()
-        with slot_moving(SLOTS[bucket], source, target, [other]) as move:
-            keys = move.left()
-            for start in range(0, len(keys), 10):
-                move.carry(keys[start : start + 10])
+        run.feed(0.9 * MOVES_AT_ONCE / N_MOVES, seconds=1.5)
+        for bucket in range(first, first + MOVES_AT_ONCE):
+            source = owner_of(cluster.primaries, SLOTS[bucket])
+            target, other = (server for server in cluster.primaries if server is not source)
+            with slot_moving(SLOTS[bucket], source, target, [other]) as move:
+                keys = move.left()
+                for start in range(0, len(keys), 10):
+                    move.carry(keys[start : start + 10])
             run.injected["slot moved"] += 1
-        if bucket % 8 == 0:  # moves alone could keep the workers from ever finishing a batch
-            run.wait_for_progress(before)
+        run.wait_for_progress(before)
     codes = {code: n_refusals(cluster.primaries, code) for code in ("MOVED", "ASK", "TRYAGAIN")}
     run.injected.update(codes)
     assert all(codes.values()), codes

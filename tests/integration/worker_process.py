@@ -252,7 +252,11 @@ class Deployment:
         self.folder = folder
         self.models = folder / "models"
         self.topics = {"play": f"{name}-play", "browse": f"{name}-browse"}
-        self.redis = connect(redis_url, timeout_seconds=10)
+        self.redis = (
+            connect(redis_url, timeout_seconds=10)
+            if "+cluster" in redis_url
+            else redis.Redis.from_url(redis_url, socket_timeout=10)
+        )
         self.admin = open_admin({"bootstrap.servers": bootstrap_servers})
         self.workers = []
         self.produced = []
