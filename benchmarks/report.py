@@ -1,0 +1,80 @@
+"""The report: a table for people, JSON for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.figures import ratio
+
+FLOOR = "floor"
+
+
+def tables_of(report: Mapping[str, Any]) -> list[Table | str]:
+    """Return everything that is printed at the end, in order."""
+    parts: list[Table | str] = [table_of(report)]
+    for name in ("scaling", "memory"):
+        if name in report:
+            facts = (f"{key} {_plain(value)}" for key, value in report[name].items())
+            parts.append(f"[bold]{name}[/]: " + ", ".join(facts))
+    return parts
+
+
+def _plain(value: object) -> str:
+    """Return a figure of JSON as words: medians of what was measured in rounds."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return " / ".join(f"{name} {_short(figure['median'])}" for name, figure in value.items())
+
+
+def table_of(report: Mapping[str, Any]) -> Table:
+    """Return medians, their spread, and how many times the floor's they are."""
+    contenders = report["contenders"]
+    rates = sorted({rate for each in contenders.values() for rate in each["latency_ms"]}, key=int)
+    table = Table(title="medians (least to greatest) and, in braces, times the floor")
+    table.add_column("contender")
+    for column in ("CPU µs/event", "events/s", *(f"p99 ms at {int(r):,}/s" for r in rates)):
+        table.add_column(column, justify="right")
+    table.add_column("settings", overflow="fold")
+    floor = contenders.get(FLOOR, {})
+    for name, figures in contenders.items():
+        cells = [
+            _cell(figures, floor, "cpu_us_per_event"),
+            _cell(figures, floor, "events_per_second"),
+            *(_delay(figures, floor, rate) for rate in rates),
+        ]
+        table.add_row(name, *cells, _remark(figures))
+    return table
+
+
+def _remark(figures: Mapping[str, Any]) -> str:
+    if "error" in figures:
+        return f"[bold red]LEFT OUT[/]: {figures['error']}"
+    settings = figures.get("settings", {}).items()
+    return f"{figures['version']}; " + ", ".join(f"{name} {value}" for name, value in settings)
+
+
+def _cell(figures: Mapping[str, Any], floor: Mapping[str, Any], name: str) -> str:
+    if name not in figures:
+        return "–"
+    text = _spread(figures[name])
+    times = ratio(figures, floor, name)
+    return text if times is None else f"{text} [bold]{{{times:.2g}}}[/]"
+
+
+def _delay(figures: Mapping[str, Any], floor: Mapping[str, Any], rate: str) -> str:
+    delays = figures["latency_ms"].get(rate)
+    if delays is None:
+        return "–"
+    text = _cell(delays, floor.get("latency_ms", {}).get(rate, {}), "p99")
+    return text if delays["kept_up"] else f"{text} [red]fell behind[/]"
+
+
+def _spread(figure: Mapping[str, float]) -> str:
+    return f"{_short(figure['median'])} ({_short(figure['min'])} to {_short(figure['max'])})"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
