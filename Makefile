@@ -64,7 +64,7 @@ bench: $(BENCH_STAMP) $(PEERS_STAMP)  ## streamer, the floor, the naive loop and
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-parts: $(BENCH_STAMP)  ## each part of the hot path alone, in µs per event or per user
-	$(BIN)/python -m pytest benchmarks/parts -p no:xdist -p no:cacheprovider --benchmark-columns=median,iqr,rounds $(PYTEST_ARGS)
+	$(BIN)/python -m pytest benchmarks/parts -p benchmark -p no:xdist --benchmark-columns=median,iqr,rounds $(PYTEST_ARGS)
 
 chaos: $(STAMP)  ## every failure at full length, and a table of what it changed (CHAOS_JSON=FILE keeps it)
 	CHAOS=full STREAMER_REQUIRE=kafka,redis $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
