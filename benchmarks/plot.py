@@ -56,8 +56,12 @@ def _bars(axis: Any, title: str, values: Mapping[str, Mapping[str, float]]) -> N
     above = [values[name]["max"] - values[name]["median"] for name in names]
     colors = [OURS if name.startswith("streamer") else THEIRS for name in names]
     bars = axis.barh(names, medians, xerr=[below, above], color=colors, ecolor="#2c3e50")
-    axis.bar_label(bars, [f" {median:,.3g}" for median in medians], fontsize=8)
+    axis.bar_label(
+        bars,
+        [f" {median:,.0f}" if median >= 100 else f" {median:.1f}" for median in medians],
+        fontsize=8,
+    )
     axis.set_title(title, fontsize=10)
     if medians:
         axis.set_xscale("log")
-        axis.margins(x=0.2)
+        axis.set_xlim(right=3 * max(values[name]["max"] for name in names))

@@ -15,6 +15,7 @@ FLOOR = "floor"
 def tables_of(report: Mapping[str, Any]) -> list[Table | str]:
     """Return everything that is printed at the end, in order."""
     parts: list[Table | str] = [table_of(report)]
+    parts += [f"[bold]{name}[/]: {_remark(each)}" for name, each in report["contenders"].items()]
     for name in ("scaling", "memory"):
         if name in report:
             facts = (f"{key} {_plain(value)}" for key, value in report[name].items())
@@ -33,11 +34,10 @@ def table_of(report: Mapping[str, Any]) -> Table:
     """Return medians, their spread, and how many times the floor's they are."""
     contenders = report["contenders"]
     rates = sorted({rate for each in contenders.values() for rate in each["latency_ms"]}, key=int)
-    table = Table(title="medians (least to greatest) and, in braces, times the floor")
+    table = Table(title="median, times the floor; least to greatest", show_lines=True)
     table.add_column("contender")
     for column in ("CPU µs/event", "events/s", *(f"p99 ms at {int(r):,}/s" for r in rates)):
         table.add_column(column, justify="right")
-    table.add_column("settings", overflow="fold")
     floor = contenders.get(FLOOR, {})
     for name, figures in contenders.items():
         cells = [
@@ -45,7 +45,8 @@ def table_of(report: Mapping[str, Any]) -> Table:
             _cell(figures, floor, "events_per_second"),
             *(_delay(figures, floor, rate) for rate in rates),
         ]
-        table.add_row(name, *cells, _remark(figures))
+        left_out = " [bold red]LEFT OUT[/]" if "error" in figures else ""
+        table.add_row(name + left_out, *cells)
     return table
 
 
@@ -59,9 +60,10 @@ def _remark(figures: Mapping[str, Any]) -> str:
 def _cell(figures: Mapping[str, Any], floor: Mapping[str, Any], name: str) -> str:
     if name not in figures:
         return "–"
-    text = _spread(figures[name])
-    times = ratio(figures, floor, name)
-    return text if times is None else f"{text} [bold]{{{times:.2g}}}[/]"
+    figure, times = figures[name], ratio(figures, floor, name)
+    of_floor = "" if times is None else f", ×{times:.2g}"
+    spread = f"[dim]{_short(figure['min'])} to {_short(figure['max'])}[/]"
+    return f"[bold]{_short(figure['median'])}[/]{of_floor}\n{spread}"
 
 
 def _delay(figures: Mapping[str, Any], floor: Mapping[str, Any], rate: str) -> str:
@@ -69,11 +71,7 @@ def _delay(figures: Mapping[str, Any], floor: Mapping[str, Any], rate: str) -> s
     if delays is None:
         return "–"
     text = _cell(delays, floor.get("latency_ms", {}).get(rate, {}), "p99")
-    return text if delays["kept_up"] else f"{text} [red]fell behind[/]"
-
-
-def _spread(figure: Mapping[str, float]) -> str:
-    return f"{_short(figure['median'])} ({_short(figure['min'])} to {_short(figure['max'])})"
+    return text if delays["kept_up"] else f"{text}\n[red]fell behind[/]"
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Faust: one agent that takes up to 500 events, or what comes within 10 ms."""
+"""Faust: one agent that takes up to 500 events, or what comes within 50 ms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.contenders.job import Job, Progress
 from benchmarks.contenders.sgd import UserVectors
 
 TAKE = 500
-WITHIN_SECONDS = 0.01
+WITHIN_SECONDS = 0.05
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ goes on until SIGTERM.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -50,6 +51,8 @@ class Progress:
     def __init__(self, job: Job, packages: Sequence[str], settings: Mapping[str, object]) -> None:
         # Open as long as the process lives.
         self._trace = Path(job.trace).open("ab", buffering=0) if job.trace else None  # noqa: SIM115
+        # A stream of its own: Faust turns what is printed into log lines.
+        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
         self._n_events = 0
         self._n_said = 0
         self._next_sample = 0.0
@@ -82,4 +85,4 @@ class Progress:
                 self._sample(now)
 
     def _say(self, message: Mapping[str, object]) -> None:
-        print(json.dumps(message), flush=True)
+        print(json.dumps(message), file=self._out, flush=True)

@@ -40,6 +40,7 @@ def main() -> None:
     settings = {
         "commit_interval": 0.02 if job.trace else 1.0,
         "commit_every": 0 if job.trace else 2000,
+        "consumer_poll_timeout": 0.005,
         "fetch.wait.max.ms": 2,
     }
     app = Application(
@@ -49,6 +50,7 @@ def main() -> None:
         commit_interval=settings["commit_interval"],
         commit_every=settings["commit_every"],
         consumer_extra_config={"fetch.wait.max.ms": settings["fetch.wait.max.ms"]},
+        consumer_poll_timeout=settings["consumer_poll_timeout"],
         auto_create_topics=False,
         loglevel="WARNING",
     )
