@@ -22,7 +22,6 @@ from streamer.host.tether import tethered
 
 START_SECONDS: Final = 45.0
 """Longest wait for a contender's first event."""
-WARM_UP_SECONDS: Final = 3.0
 FIRST_EVENTS: Final = 64
 """Sent before the pace begins; once they are applied, every partition is being read."""
 KEPT_UP_SECONDS: Final = 1.0
@@ -37,6 +36,25 @@ class Log:
     topics: Topics
     n_events: int
     limit_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Events a second and for how long; the warm-up before that is produced, but not counted."""
+
+    rate: int
+    seconds: float
+    warm_up_seconds: float = 3.0
+
+    @property
+    def n_warm_up(self) -> int:
+        """Events that are not counted."""
+        return round(self.rate * self.warm_up_seconds)
+
+    @property
+    def all_seconds(self) -> float:
+        """How long is produced."""
+        return self.warm_up_seconds + self.seconds
 
 
 def catch_up(
@@ -73,15 +91,13 @@ def busy(samples: Sequence[Sample], n_events: int) -> list[Sample]:
     return before if n_useful >= 3 else [*before, *after[:1]]
 
 
-def keep_pace(
-    stack: Stack, name: str, start: Start, reading: Reading, pace: tuple[int, float]
-) -> None:
-    """Measure the delay at `pace`, a rate and its seconds, into `reading`.
+def keep_pace(stack: Stack, name: str, start: Start, reading: Reading, pace: Pace) -> None:
+    """Measure the delay at `pace` into `reading`.
 
     Raises:
         CannotRun: It did not start, or ended.
     """
-    rate, seconds = pace
+    rate = str(pace.rate)
     stack.reset_redis(with_histories=name == "streamer")
     before = os.getloadavg()[0]
     job = job_of(
@@ -89,23 +105,23 @@ def keep_pace(
     )
     assert job.trace is not None
     first = draw(stack.world, FIRST_EVENTS, round(time.time() * 1000), stream=4)
-    total = FIRST_EVENTS + round(rate * (WARM_UP_SECONDS + seconds))
+    total = FIRST_EVENTS + round(pace.rate * pace.all_seconds)
     with start(job) as contender:
         stack.produce(Topics(job.topics[0].removesuffix("-play")), encode_events(first))
         if not wait_for(contender, FIRST_EVENTS, START_SECONDS):
             raise CannotRun(f"did not read every partition within {START_SECONDS:g} s")
-        _produce_at(stack, job.topics, rate, WARM_UP_SECONDS + seconds)
+        _produce_at(stack, job.topics, pace)
         kept_up = wait_for(contender, total, KEPT_UP_SECONDS)
         if not kept_up:
             wait_for(contender, total, LEFT_BEHIND_SECONDS)
     delays = np.fromfile(job.trace, "<f8")[FIRST_EVENTS:]
     # Who is so far behind that the warm-up was never finished is told by what there is.
-    measured = delays[round(rate * WARM_UP_SECONDS) :]
+    measured = delays[pace.n_warm_up :]
     try:
-        reading.latency_ms[str(rate)] = percentiles_ms(measured if len(measured) else delays)
+        reading.latency_ms[rate] = percentiles_ms(measured if len(measured) else delays)
     except ValueError as error:
         raise CannotRun(str(error)) from error
-    reading.kept_up[str(rate)] = kept_up
+    reading.kept_up[rate] = kept_up
     reading.load[f"latency_{rate}"] = [round(before, 2), round(os.getloadavg()[0], 2)]
 
 
@@ -126,21 +142,20 @@ def job_of(stack: Stack, topics: Topics, label: str) -> Job:
     )
 
 
-def _produce_at(stack: Stack, topics: tuple[str, str], rate: int, seconds: float) -> None:
+def _produce_at(stack: Stack, topics: tuple[str, str], pace: Pace) -> None:
     told = {
         "bootstrap_servers": stack.bootstrap_servers,
         "topics": topics,
-        "rate": rate,
-        "seconds": seconds,
+        "rate": pace.rate,
+        "seconds": pace.all_seconds,
         "world": asdict(stack.world),
     }
     command = [sys.executable, "-m", "benchmarks.pacing", json.dumps(told)]
     done = subprocess.run(tethered(command), cwd=ROOT, check=True, capture_output=True, text=True)
     took = json.loads(done.stdout)["seconds"]
-    if took > 1.2 * seconds + 5:
-        raise CannotRun(
-            f"the producer took {took:.1f} s for {seconds:g} s: the machine is too busy"
-        )
+    if took > 1.2 * pace.all_seconds + 5:
+        why = f"the producer took {took:.1f} s instead of {pace.all_seconds:g} s"
+        raise CannotRun(f"{why}: the machine is too busy")
 
 
 def wait_for(contender: Contender, n_events: int, timeout_seconds: float) -> bool:

@@ -157,6 +157,13 @@ class Program(_Process):
         self.ensure_running()
         return list(self._samples)
 
+    def stop(self) -> None:
+        """End it, and read what it said last."""
+        super().stop()
+        self._reader.join(STOP_SECONDS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def about(self) -> dict[str, Any]:
         """Return version and settings, as it said."""
         return self._about

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchmarks.contestants import Start
 from benchmarks.figures import Reading, summarize
-from benchmarks.measure import Log, catch_up, keep_pace
+from benchmarks.measure import Log, Pace, catch_up, keep_pace
 from benchmarks.processes import CannotRun
 from benchmarks.stack import Stack
 
@@ -84,7 +84,7 @@ def _run_once(stack: Stack, log: Log, name: str, start: Start, entry: Entry, pla
         entry.about = catch_up(stack, log, name, start, reading)
         if plan.latency_seconds:
             for rate in RATES:
-                keep_pace(stack, name, start, reading, (rate, plan.latency_seconds))
+                keep_pace(stack, name, start, reading, Pace(rate, plan.latency_seconds))
     except CannotRun as error:
         entry.error = str(error)
 
