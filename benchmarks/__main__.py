@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from benchmarks.contestants import CONTENDERS
+from benchmarks.folds import measure_folds
 from benchmarks.machine import describe_machine
 from benchmarks.memory import measure_memory
 from benchmarks.plot import plot
@@ -24,7 +25,15 @@ from benchmarks.stack import Stack, running_stack
 from benchmarks.workload import World
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-QUICK = Plan(rounds=1, n_events=60_000, latency_seconds=2.0, limit_seconds=5.0, memory_users=1_000)
+QUICK = Plan(
+    rounds=1,
+    n_events=60_000,
+    latency_seconds=2.0,
+    limit_seconds=5.0,
+    memory_users=1_000,
+    fold_sizes=(10_000, 50_000),
+    fold_events=20_000,
+)
 QUICK_WORLD = World(n_past_events=300_000)
 DEFAULTS = Plan()
 
@@ -84,6 +93,9 @@ def measure(
     report["contenders"] = {name: contender_json(entry) for name, entry in entries.items()}
     if "streamer" in names:
         report["scaling"] = _or_why_not(lambda: measure_scaling(stack, log, plan.rounds, say), say)
+        report["scaling"]["user_folds"] = _or_why_not(
+            lambda: measure_folds(stack, plan.fold_sizes, plan.fold_events, say), say
+        )
         say("memory of a viewer")
         report["memory"] = _or_why_not(lambda: measure_memory(stack, plan.memory_users), say)
     return report

@@ -24,10 +24,12 @@ def tables_of(report: Mapping[str, Any]) -> list[Table | str]:
 
 
 def _plain(value: object) -> str:
-    """Return a figure of JSON as words: medians of what was measured in rounds."""
+    """Return a part of JSON as words; of what was measured in rounds, the median."""
     if not isinstance(value, Mapping):
         return str(value)
-    return " / ".join(f"{name} {_short(figure['median'])}" for name, figure in value.items())
+    if value.keys() == {"min", "median", "max"}:
+        return _short(value["median"])
+    return "(" + ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) + ")"
 
 
 def table_of(report: Mapping[str, Any]) -> Table:

@@ -40,6 +40,8 @@ class Plan:
         latency_seconds: At each rate, beyond the warm-up; 0 leaves the delay out.
         limit_seconds: For catching up; the slow are measured as far as they get.
         memory_users: For what a viewer costs in memory.
+        fold_sizes: Numbers of users among whom single users are folded in.
+        fold_events: Folds of one such measurement.
     """
 
     rounds: int = 3
@@ -47,6 +49,8 @@ class Plan:
     latency_seconds: float = 8.0
     limit_seconds: float = 15.0
     memory_users: int = 10_000
+    fold_sizes: tuple[int, ...] = (10_000, 200_000, 2_000_000)
+    fold_events: int = 150_000
 
 
 def record_log(stack: Stack, plan: Plan) -> Log:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -119,9 +120,12 @@ class Stack:
         self._client.flushall()
         publish(self._client, self.models, self.folder / "trained", VARIANT)
         if with_histories:
-            values = list(self._histories.items())
-            for start in range(0, len(values), MSET_VALUES):
-                self._client.mset(dict(values[start : start + MSET_VALUES]))
+            self.write(iter(self._histories.items()))
+
+    def write(self, values: Iterator[tuple[str, bytes]]) -> None:
+        """Set many keys, lazily: two million values are not held at once."""
+        while chunk := dict(islice(values, MSET_VALUES)):
+            self._client.mset(chunk)
 
     def used_memory(self) -> int:
         """Return the bytes that Redis uses."""
