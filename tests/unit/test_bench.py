@@ -92,7 +92,13 @@ def test_the_start_is_not_counted():
 
 
 @pytest.mark.parametrize(
-    "samples", [[], [Sample(1.0, 0, 0.1)] * 3, [Sample(1.0, 10, 0.1)], [Sample(1.0, 10, 0.1)] * 2]
+    "samples",
+    [
+        [],
+        [Sample(1.0, 0, 0.1)] * 3,
+        [Sample(1.0, 10, 0.1)],
+        [Sample(1.0, 10, 0.1), Sample(2.0, 10, 0.2)],
+    ],
 )
 def test_a_slope_needs_two_samples_with_events_between(samples):
     with pytest.raises(ValueError, match="too few"):
