@@ -68,7 +68,8 @@ def catch_up(
     stack.reset_redis(with_histories=name == "streamer")
     before = os.getloadavg()[0]
     with start(job_of(stack, log.topics, f"{name}-catch-up")) as contender:
-        wait_for(contender, 1, START_SECONDS)
+        if not wait_for(contender, 1, START_SECONDS):
+            raise CannotRun(f"applied nothing within {START_SECONDS:g} s")
         wait_for(contender, log.n_events, log.limit_seconds)
         samples = contender.samples()
         about = dict(contender.about())
