@@ -20,7 +20,19 @@ def tables_of(report: Mapping[str, Any]) -> list[Table | str]:
         if name in report:
             facts = (f"{key} {_plain(value)}" for key, value in report[name].items())
             parts.append(f"[bold]{name}[/]: " + ", ".join(facts))
-    return parts
+    return [*parts, *_noise(report)]
+
+
+def _noise(report: Mapping[str, Any]) -> list[str]:
+    """Say so if somebody else was busy: what runs here leaves at most one process a core."""
+    rounds = (each for figures in report["contenders"].values() for each in figures["load"])
+    before = [load[0] for each in rounds for load in each.values()]
+    most = 2 * report["machine"]["cores"]
+    busy = sum(load > most for load in before)
+    if not busy:
+        return []
+    what = f"{busy} of {len(before)} measurements began at a load average above {most}"
+    return [f"[bold red]NOISY[/]: {what}, up to {max(before):.1f}: others had their share"]
 
 
 def _plain(value: object) -> str:

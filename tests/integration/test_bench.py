@@ -10,7 +10,7 @@ from benchmarks.workload import World
 
 WORLD = World(n_users=500, n_items=300, n_past_events=5_000)
 N_EVENTS = 60_000
-LIMIT_SECONDS = 3.0
+LIMIT_SECONDS = 2.0
 
 
 @pytest.fixture

@@ -69,7 +69,10 @@ def measured(folder, **contenders):
     plan = Plan(rounds=2, n_events=10_000, latency_seconds=0)
     log = Log(Topics("log"), plan.n_events, 1.0)
     entries = run_rounds(FakeStack(folder), log, contenders, plan, said.append)
-    report = {"machine": {}, "contenders": {n: contender_json(e) for n, e in entries.items()}}
+    report = {
+        "machine": {"cores": 2},
+        "contenders": {n: contender_json(e) for n, e in entries.items()},
+    }
     return report, said
 
 
@@ -187,7 +190,7 @@ def a_report():
     contenders = {"streamer": figures(9.0, 250.0, kept_up=False)}
     contenders["floor"] = figures(3.0, 5.0, kept_up=True)
     memory = {"redis_bytes_per_user": 987.5}
-    return {"machine": {}, "contenders": contenders, "memory": memory}
+    return {"machine": {"cores": 2}, "contenders": contenders, "memory": memory}
 
 
 def test_the_table_shows_medians_ratios_and_who_fell_behind():
@@ -196,6 +199,13 @@ def test_the_table_shows_medians_ratios_and_who_fell_behind():
     assert "250, ×50" in text
     assert text.count("fell behind") == 1
     assert "redis_bytes_per_user 987.5" in text
+
+
+def test_a_run_beside_others_is_called_noisy():
+    report = a_report()
+    assert "NOISY" not in shown(report)
+    report["contenders"]["floor"]["load"] = [{"catch_up": [9.5, 9.0]}, {"catch_up": [1.0, 9.0]}]
+    assert "NOISY: 1 of 2 measurements began at a load average above 4, up to 9.5" in shown(report)
 
 
 def test_the_plot_says_who_fell_behind():
