@@ -60,7 +60,7 @@ $(PEERS_STAMP): requirements/peers.txt
 	$(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet --require-hashes -r requirements/peers.txt \
 		&& touch $@ || echo "the peers could not be installed; make bench goes on without them" >&2
 
-bench: $(BENCH_STAMP) $(PEERS_STAMP)  ## streamer, the floor, the naive loop and its peers in turn (BENCH_ARGS=--quick: in two minutes)
+bench: $(BENCH_STAMP) $(PEERS_STAMP)  ## streamer, the floor, the naive loop and its peers in turn (BENCH_ARGS=--quick: some three minutes)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-parts: $(BENCH_STAMP)  ## each part of the hot path alone, in µs per event or per user

@@ -29,8 +29,11 @@ QUICK = Plan(
     rounds=1,
     n_events=60_000,
     latency_seconds=2.0,
-    limit_seconds=5.0,
+    warm_up_seconds=1.0,
+    rates=(2_000,),
+    limit_seconds=4.0,
     memory_users=1_000,
+    cached_users=40_000,
     fold_sizes=(10_000, 50_000),
     fold_events=20_000,
 )
@@ -97,7 +100,9 @@ def measure(
             lambda: measure_folds(stack, plan.fold_sizes, plan.fold_events, say), say
         )
         say("memory of a viewer")
-        report["memory"] = _or_why_not(lambda: measure_memory(stack, plan.memory_users), say)
+        report["memory"] = _or_why_not(
+            lambda: measure_memory(stack, plan.memory_users, plan.cached_users), say
+        )
     return report
 
 

@@ -45,7 +45,7 @@ def measure_folds(
         CannotRun: A worker ended, or was too slow to be measured.
     """
     found: dict[str, Any] = {}
-    blobs = _histories(DIFFERENT)
+    blobs = equal_histories(DIFFERENT)
     for n_users in sizes:
         say(f"folding in among {n_users:,} users")
         circles = {
@@ -53,7 +53,7 @@ def measure_folds(
             "warm": np.arange(n_events) % CIRCLE * (n_users // CIRCLE),
         }
         found[str(n_users)] = {
-            kind: _measure(stack, _keyed(blobs, n_users), users, SETTINGS[kind])
+            kind: _measure(stack, keyed(blobs, n_users), users, SETTINGS[kind])
             for kind, users in circles.items()
         }
     return {"cpu_us_per_fold": found, "entries_per_user": ENTRIES, "cold_cache_users": CIRCLE}
@@ -86,7 +86,7 @@ def _measure(
         raise CannotRun(str(error)) from error
 
 
-def _histories(n_users: int) -> list[bytes]:
+def equal_histories(n_users: int) -> list[bytes]:
     """Return histories of 20 plays each, of last week."""
     rows = np.repeat(np.arange(n_users), ENTRIES)
     entry = np.arange(len(rows))
@@ -100,6 +100,7 @@ def _histories(n_users: int) -> list[bytes]:
     return encode(merged, digests(merged))
 
 
-def _keyed(blobs: list[bytes], n_users: int) -> Iterator[tuple[str, bytes]]:
+def keyed(blobs: list[bytes], n_users: int) -> Iterator[tuple[str, bytes]]:
+    """Give each of `n_users` one of the histories, by key of Redis."""
     for number in range(n_users):
         yield history_key(user_id(number)), blobs[number % len(blobs)]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from benchmarks.contestants import Start
 from benchmarks.figures import Reading, summarize
 from benchmarks.measure import Log, Pace, catch_up, keep_pace
 from benchmarks.processes import CannotRun
 from benchmarks.stack import Stack
-
-RATES: Final = (2_000, 10_000)
 
 
 @dataclass(slots=True)
@@ -38,8 +36,11 @@ class Plan:
         rounds: At least 1.
         n_events: Of the recorded log.
         latency_seconds: At each rate, beyond the warm-up; 0 leaves the delay out.
+        warm_up_seconds: Before that, at each rate.
+        rates: Events a second.
         limit_seconds: For catching up; the slow are measured as far as they get.
-        memory_users: For what a viewer costs in memory.
+        memory_users: For what a viewer costs in Redis.
+        cached_users: For what a viewer costs in a worker; fewer drown in its other memory.
         fold_sizes: Numbers of users among whom single users are folded in.
         fold_events: Folds of one such measurement.
     """
@@ -47,8 +48,11 @@ class Plan:
     rounds: int = 3
     n_events: int = 400_000
     latency_seconds: float = 8.0
+    warm_up_seconds: float = 3.0
+    rates: tuple[int, ...] = (2_000, 10_000)
     limit_seconds: float = 15.0
     memory_users: int = 10_000
+    cached_users: int = 100_000
     fold_sizes: tuple[int, ...] = (10_000, 200_000, 2_000_000)
     fold_events: int = 150_000
 
@@ -87,8 +91,14 @@ def _run_once(stack: Stack, log: Log, name: str, start: Start, entry: Entry, pla
     try:
         entry.about = catch_up(stack, log, name, start, reading)
         if plan.latency_seconds:
-            for rate in RATES:
-                keep_pace(stack, name, start, reading, Pace(rate, plan.latency_seconds))
+            for rate in plan.rates:
+                keep_pace(
+                    stack,
+                    name,
+                    start,
+                    reading,
+                    Pace(rate, plan.latency_seconds, plan.warm_up_seconds),
+                )
     except CannotRun as error:
         entry.error = str(error)
 
