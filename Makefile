@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test simulate chaos fuzz hostile soak check format lock clean
+.PHONY: help demo test simulate chaos fuzz hostile soak bench bench-parts check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,25 @@ hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real wor
 soak: $(STAMP)  ## two workers at half their capacity for SOAK_SECONDS (600), a rebalance a minute
 	PYTHONPATH=tests $(BIN)/python -m soak.run --seconds $(or $(SOAK_SECONDS),600) $(if $(SOAK_RATE),--rate $(SOAK_RATE)) $(SOAK_ARGS)
 
+BENCH_STAMP := $(VENV)/.bench
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
+
+$(BENCH_STAMP): $(STAMP) requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# A peer that cannot be installed must not keep the others from being measured.
+$(PEERS_STAMP): requirements/peers.txt
+	$(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet --require-hashes -r requirements/peers.txt \
+		&& touch $@ || echo "the peers could not be installed; make bench goes on without them" >&2
+
+bench: $(BENCH_STAMP) $(PEERS_STAMP)  ## streamer, the floor, the naive loop and its peers in turn (BENCH_ARGS=--quick: some three minutes)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-parts: $(BENCH_STAMP)  ## each part of the hot path alone, in µs per event or per user
+	$(BIN)/python -m pytest benchmarks/parts -p benchmark -p no:xdist --benchmark-columns=median,iqr,rounds $(PYTEST_ARGS)
+
 chaos: $(STAMP)  ## every failure at full length, and a table of what it changed (CHAOS_JSON=FILE keeps it)
 	CHAOS=full STREAMER_REQUIRE=kafka,redis $(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
 
@@ -74,6 +93,11 @@ lock: $(STAMP)  ## pin every dependency again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--strip-extras --allow-unsafe --constraint requirements/dev.txt --extra fuzz \
 		--output-file requirements/fuzz.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--strip-extras --allow-unsafe --constraint requirements/dev.txt --extra bench \
+		--output-file requirements/bench.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--strip-extras --allow-unsafe --output-file requirements/peers.txt requirements/peers.in
 
 clean:  ## forget the environment and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
