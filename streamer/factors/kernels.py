@@ -31,6 +31,46 @@ _A_DOWN: Final = np.uint64(Thumb.DOWN << 8 | Kind.THUMB)
 
 
 @compiled
+def hash_table(item_keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Return keys and rows of an open hash table of the items, half full at most.
+
+    A key is a hash already, so its last bits are its place; a place without an item has row -1.
+    """
+    n_places = 2
+    while n_places < 2 * len(item_keys):
+        n_places *= 2
+    last = np.uint64(n_places - 1)
+    keys = np.zeros(n_places, np.uint64)
+    rows = np.full(n_places, -1, np.int32)
+    for row in range(len(item_keys)):
+        place = item_keys[row] & last
+        while rows[place] >= 0:
+            place = (place + np.uint64(1)) & last
+        keys[place], rows[place] = item_keys[row], row
+    return keys, rows
+
+
+@compiled
+def find_items(
+    item_keys: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    table_keys: NDArray[np.uint64],
+    table_rows: NDArray[np.int32],
+) -> NDArray[np.int32]:
+    """Return the item of each entry, (n_users, n_slots): -1 if unknown, or if there is no entry."""
+    last = np.uint64(len(table_keys) - 1)
+    items = np.full(item_keys.shape, -1, np.int32)
+    for user in range(len(counts)):
+        for slot in range(counts[user]):
+            key = item_keys[user, slot]
+            place = key & last
+            while table_rows[place] >= 0 and table_keys[place] != key:
+                place = (place + np.uint64(1)) & last
+            items[user, slot] = table_rows[place]
+    return items
+
+
+@compiled
 def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
     item_keys: NDArray[np.uint64],
     words: NDArray[np.uint64],

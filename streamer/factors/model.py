@@ -146,6 +146,13 @@ class ItemModel:
         return self.item_keys[order], order
 
     @cached_property
+    def hash_table(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+        """The items by key, for `kernels.find_items`."""
+        from streamer.factors import kernels  # noqa: PLC0415  takes half a second; not all need it
+
+        return kernels.hash_table(self.item_keys)
+
+    @cached_property
     def strength_table(self) -> NDArray[np.float64]:
         """Strength of every (kind, value), float64, shape (256, 256)."""
         return self.params.signals.table()

@@ -17,7 +17,7 @@ import numpy as np
 
 from streamer.factors import reference
 from streamer.factors.learner import UserFactors
-from streamer.factors.model import UNKNOWN_ROW, ItemModel
+from streamer.factors.model import ItemModel
 from streamer.history import HistoryBatch
 
 
@@ -36,8 +36,7 @@ class RecencyFoldIn:
         """
         from streamer.factors import kernels  # noqa: PLC0415  takes half a second; not all need it
 
-        is_used = histories.words != 0
-        items = np.where(is_used, model.rows_of(histories.item_keys), UNKNOWN_ROW)
+        items = kernels.find_items(histories.item_keys, histories.counts, *model.hash_table)
         with model.whitened.lock:
             rows = model.whitened.rows_of(items)
             vectors, n_solved, states = kernels.fold_in(

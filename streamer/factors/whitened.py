@@ -35,7 +35,7 @@ class WhitenedItems:
         self._row_of_item = np.full(n_items, NO_ROW, np.int32)
         self._n_used = 0
 
-    def rows_of(self, items: NDArray[np.intp]) -> NDArray[np.int32]:
+    def rows_of(self, items: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return where `table` has these items, same shape; NO_ROW for a negative one."""
         is_known = items >= 0
         rows = np.where(is_known, self._row_of_item[items], NO_ROW)
@@ -45,7 +45,7 @@ class WhitenedItems:
             rows = np.where(is_known, self._row_of_item[items], NO_ROW)
         return rows
 
-    def _add(self, missing: NDArray[np.intp], needed: NDArray[np.intp]) -> None:
+    def _add(self, missing: NDArray[np.int32], needed: NDArray[np.int32]) -> None:
         """Whiten the missing items; a full table is begun anew with all that is needed now."""
         if self._n_used + len(missing) > len(self.table):
             self._row_of_item.fill(NO_ROW)

@@ -3,7 +3,7 @@ import oracle
 import pytest
 
 from streamer.errors import ModelError
-from streamer.factors import UNKNOWN_ROW, FoldInParams, ItemModel, model
+from streamer.factors import UNKNOWN_ROW, FoldInParams, ItemModel, kernels, model
 
 PARAMS = FoldInParams(alpha=1.0, regularization=1.0)
 
@@ -36,6 +36,20 @@ def test_keys_are_found_whatever_their_order_and_others_are_unknown():
     keys = np.array([[made.item_keys[row] for row in (3, 0, 19)], [0, 1, (1 << 64) - 1]], np.uint64)
     assert made.rows_of(keys).tolist() == [[3, 0, 19], [UNKNOWN_ROW] * 3]
     assert made.item_keys.tolist() == [oracle.item_key(item_id) for item_id in made.item_ids]
+
+
+def test_a_hash_table_finds_what_is_there_also_where_keys_want_one_place():
+    """Keys that are equal in their last bits, at the end of the table too, and a key of 0."""
+    keys = np.array([0, 7, 15, 23, 31, 1 << 63, (1 << 64) - 1], np.uint64)
+    table_keys, table_rows = kernels.hash_table(keys)
+    assert len(table_keys) == len(table_rows) == 16
+    asked = np.stack([np.append(keys, np.uint64(39)), np.append(keys[::-1], np.uint64(1))])
+    found = kernels.find_items(asked, np.array([8, 8]), table_keys, table_rows)
+    assert found.tolist() == [[*range(7), -1], [*reversed(range(7)), -1]]
+    assert kernels.find_items(asked, np.array([1, 0]), table_keys, table_rows).tolist() == [
+        [0, *[-1] * 7],
+        [-1] * 8,
+    ]
 
 
 @pytest.mark.parametrize(
