@@ -71,6 +71,20 @@ def find_items(
 
 
 @compiled
+def whiten(
+    item_factors: NDArray[np.float64],
+    whitening: NDArray[np.float64],
+    whitened: NDArray[np.float64],
+) -> None:
+    """Write x = L⁻¹ v of every row v, (n, n_factors); item by item, whatever comes with it."""
+    for row in range(len(item_factors)):
+        whitened[row] = 0.0
+        for factor in range(len(whitening)):
+            for other in range(len(whitening)):
+                whitened[row, other] += item_factors[row, factor] * whitening[factor, other]
+
+
+@compiled
 def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
     item_keys: NDArray[np.uint64],
     words: NDArray[np.uint64],

@@ -47,13 +47,17 @@ class WhitenedItems:
 
     def _add(self, missing: NDArray[np.int32], needed: NDArray[np.int32]) -> None:
         """Whiten the missing items; a full table is begun anew with all that is needed now."""
+        from streamer.factors import kernels  # noqa: PLC0415  takes half a second; not all need it
+
         if self._n_used + len(missing) > len(self.table):
             self._row_of_item.fill(NO_ROW)
             self._n_used = 0
             missing = np.unique(needed)
             if len(missing) > len(self.table):
                 self.table = np.empty((len(missing), self.table.shape[1]))
-        rows = np.arange(self._n_used, self._n_used + len(missing), dtype=np.int32)
-        self.table[rows] = self._item_factors[missing].astype(np.float64) @ self._whitening
-        self._row_of_item[missing] = rows
-        self._n_used += len(missing)
+        end = self._n_used + len(missing)
+        factors = np.asarray(self._item_factors[missing], np.float64)
+        # Not as one product: BLAS rounds a row by what is multiplied with it.
+        kernels.whiten(factors, self._whitening, self.table[self._n_used : end])
+        self._row_of_item[missing] = np.arange(self._n_used, end, dtype=np.int32)
+        self._n_used = end

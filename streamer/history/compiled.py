@@ -21,7 +21,11 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     The result is kept beside the source, else in the user's cache folder. Where neither can be
     written, every process compiles anew, which takes some seconds before its first batch.
     """
-    options: dict[str, Any] = {"fastmath": ORDER_IS_FREE, "error_model": "numpy"}
+    options: dict[str, Any] = {
+        "fastmath": ORDER_IS_FREE,
+        "error_model": "numpy",
+        "nogil": True,  # other threads go on: the loop, while a model is prepared
+    }
     try:
         kernel = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "cannot cache function": there is no such folder

@@ -15,6 +15,7 @@ import structlog
 
 from streamer.errors import ModelError, StoreUnavailable
 from streamer.factors import ItemModel, Learner
+from streamer.history import HistoryBatch
 from streamer.metrics import WorkerMetrics
 from streamer.models import Pointer, load_model
 from streamer.pipeline.step import LiveModel
@@ -127,6 +128,8 @@ class LiveModelFollower:
             self._refuse(pointer, error)
             return
         self._last_refusal = ""
+        # What is derived from a model at its first use is derived here, not between two batches.
+        self._learner(HistoryBatch.empty(1), model)
         self._current = LiveModel(self._variant, pointer.generation, model, self._learner)
         info = self._metrics.model_info
         if live is not None:

@@ -166,6 +166,18 @@ def test_what_gradients_cannot_solve_is_solved_directly(monkeypatch):
         assert (counted.n_users > 0) is is_direct
 
 
+def test_what_gradients_solve_is_the_same_to_the_last_bit_in_any_company():
+    """Also where the items are met in another order, by a model that was loaded anew."""
+    rolls = random.Random(23)
+    model, live = catalog()
+    states = roll_histories(rolls, model, [rolls.randrange(56) for _ in range(40)])
+    together = LEARNER(batch_of(states), live).vectors
+    _, anew = catalog()
+    for row in rolls.sample(range(len(states)), len(states)):
+        alone = LEARNER(batch_of(states[row : row + 1]), anew).vectors[0]
+        np.testing.assert_array_equal(alone, together[row])
+
+
 class Counted:
     """Counts the users that a function is called with."""
 

@@ -1,4 +1,4 @@
-"""Six ways to break the guarantees, each a small change of the code, for the length of a block.
+"""Seven ways to break the guarantees, each a small change of the code, for the length of a block.
 
 A simulation that does not catch every one of them proves nothing.
 """
@@ -11,6 +11,7 @@ from streamer.runtime.loop import WorkerLoop
 from streamer.runtime.retrying import Retrying
 from streamer.runtime.updater import Report, Updater
 from streamer.stores import memory
+from streamer.stores.bucket_marks import SeenMarks
 
 
 def _ends(records):
@@ -107,6 +108,11 @@ def cached_history_merged():
     return both()
 
 
+def one_shard_vouches_for_all():
+    """What one shard vouches for counts, whatever another one has forgotten."""
+    return patch.object(SeenMarks, "smallest", lambda self: self._marks[0])
+
+
 MUTANTS = [
     offsets_before_the_write,
     mark_before_its_data,
@@ -114,4 +120,5 @@ MUTANTS = [
     unconditional_set,
     dropped_delivery_report,
     cached_history_merged,
+    one_shard_vouches_for_all,
 ]

@@ -218,7 +218,7 @@ class Nemesis:
 
     def _lose(self, copy):
         self._world.late = []
-        self._world.state.forget(copy)
+        self._world.state.forget(copy, self._random)
         self._world.judge.forgot()
 
     def _publish(self):

@@ -13,13 +13,13 @@ from simulation.broker import Broker
 from simulation.judge import Judge, ensure
 from simulation.nemesis import N_USERS, Nemesis, title, viewer
 from simulation.scheduler import Scheduler
+from simulation.shards import Shards
 from simulation.worker import SimWorker
 from unit.test_runtime_fakes import event, item_model
 
 from streamer.factors import RecencyFoldIn
 from streamer.pipeline.ports import Mark
 from streamer.pipeline.step import LiveModel
-from streamer.stores.memory import MemoryState
 
 TOPICS = ("play-events", "browse-events")
 MODELS = [item_model(seed=1), item_model(seed=2, n_factors=6), item_model(seed=3)]
@@ -33,7 +33,7 @@ class World:
     Attributes:
         random: Where every choice comes from.
         scheduler: The clock, and whose turn it is.
-        state: What the store holds.
+        state: What the store holds, in one shard or a few.
         broker: Kafka.
         judge: What must hold.
         live: The published model.
@@ -49,7 +49,7 @@ class World:
     def __init__(self, seed, chosen=None, at_every_fault=None):
         self.random = Random(seed)
         self.scheduler = Scheduler(self.random)
-        self.state = MemoryState()
+        self.state = Shards.empty(self.random.choice([1, 1, 2, 3]))
         self.broker = Broker(self.scheduler, TOPICS, self.random.choice([1, 2, 3]))
         self.judge = Judge(self)
         self.live = LiveModel("default", 1, MODELS[0], RecencyFoldIn())
