@@ -48,17 +48,17 @@ class Costs:
 
 
 COSTS: Final = Costs(
-    machine="AMD EPYC, a shared two-core virtual machine",
-    event_us=5.0,
-    user_us=8.0,
-    entry_us=0.2,
-    miss_us=3.0,
-    redis_write_us=12.0,
-    redis_variant_us=4.0,
-    redis_read_us=1.5,
+    machine="AMD EPYC, two cores of a shared machine",
+    event_us=14.0,
+    user_us=17.0,
+    entry_us=0.42,
+    miss_us=5.0,
+    redis_write_us=16.0,
+    redis_variant_us=6.0,
+    redis_read_us=2.0,
     cache_hit_share=0.7,
-    cached_user_bytes=1150,
-    process_bytes=150_000_000,
+    cached_user_bytes=1020,
+    process_bytes=160_000_000,
     protocol_bytes=70,
     record_overhead_bytes=40,
 )

@@ -27,7 +27,7 @@ MAX_WEIGHT: Final = 1e9
 fractions it is 5e-8 here, 4e-7 at 1e10, and 3e-5, more than is promised, at 1e12."""
 MAX_CONDITION: Final = 1e11
 """Of G + λI. The error grows with it too: 2e-6 at 3e10, 2e-3 at 3e13."""
-SOLVE_ERROR: Final = 1e-7
+SOLVE_ERROR: Final = 1e-6
 """‖Δ‖ / ‖u‖ by ending a solve; with what rounding adds, 1e-5 is promised."""
 MIN_HALF_LIFE: Final = 1e-6
 """Shorter ones divide by almost nothing."""
