@@ -85,11 +85,11 @@ class Worker:
         shutdown = Shutdown(self.loop.stop, worker.drain_timeout_seconds)
         shutdown.install()
         self.health.start()
-        warm_up(RecencyFoldIn())
-        settle()
         try:
             self._wait_for_others(None if wait else worker.start_timeout_seconds)
             if not self.loop.is_stopping:
+                warm_up(RecencyFoldIn())  # after the others are there: who has to fail, fails fast
+                settle()
                 self._run(shutdown)
         finally:
             self.client.close()

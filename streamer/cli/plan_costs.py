@@ -58,7 +58,7 @@ COSTS: Final = Costs(
     redis_read_us=2.0,
     cache_hit_share=0.7,
     cached_user_bytes=1020,
-    process_bytes=160_000_000,
+    process_bytes=220_000_000,
     protocol_bytes=70,
     record_overhead_bytes=40,
 )

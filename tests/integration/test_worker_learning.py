@@ -135,6 +135,7 @@ def make_model(deployment, seed):
 
 
 def publish_and_wait(deployment, worker, folder, model_id):
+    assert worker.port  # it has started
     pointer = publish(deployment.redis, deployment.models, folder, "default")
     started = time.monotonic()
     eventually(lambda: worker.total("model_info", model_id=model_id) == 1, 5)
