@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ModelError, StoreUnavailable
-from streamer.factors import ItemModel
+from streamer.factors import ItemModel, RecencyFoldIn
+from streamer.history import HistoryBatch, digests
 from streamer.models import Pointer, load_model
 
 log = logging.getLogger("streamer.reader")
@@ -47,8 +48,11 @@ class ServedModel:
 
     def prepare(self) -> ServedModel:
         """Derive now what the first request would else have to wait for; return itself."""
-        _ = self.rows, self.by_popularity, self.model.strength_table
+        _ = self.rows, self.by_popularity
         self.model.rows_of(self.model.item_keys[:1])
+        nobody = HistoryBatch.empty(1)
+        digests(nobody)  # loads the kernels, or compiles them if this machine never did
+        RecencyFoldIn()(nobody, self.model)
         return self
 
 
