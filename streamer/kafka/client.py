@@ -28,6 +28,11 @@ What matters of them also comes as errors, which the worker counts and reports o
 SILENT_LOGGER.addHandler(logging.NullHandler())
 SILENT_LOGGER.propagate = False
 
+YOUNG_METADATA: Final = {"metadata.max.age.ms": 1000}
+"""For who asks about offsets as long as a worker lives. Who leads a partition, and in which epoch,
+is otherwise believed for 15 minutes: after a broker was frozen for longer than its session, every
+such question was refused for so long (FENCED_LEADER_EPOCH)."""
+
 _WRONG_SETTINGS: Final = frozenset(
     {
         KafkaError._INVALID_ARG,  # noqa: SLF001  confluent-kafka names librdkafka's own codes so

@@ -14,7 +14,13 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public all the same
 
-from streamer.kafka.client import SILENT_LOGGER, broker_errors, client_settings, topic_partition
+from streamer.kafka.client import (
+    SILENT_LOGGER,
+    YOUNG_METADATA,
+    broker_errors,
+    client_settings,
+    topic_partition,
+)
 from streamer.pipeline.records import Partition
 
 QUERY_SECONDS: Final = 1.0
@@ -39,7 +45,7 @@ class BrokerQueries:
         """
         with broker_errors("creating an admin client"):
             self._admin = AdminClient(
-                client_settings(client, bootstrap_servers, {}), logger=SILENT_LOGGER
+                client_settings(client, bootstrap_servers, YOUNG_METADATA), logger=SILENT_LOGGER
             )
         self._topics = list(topics)
         self._ids: dict[str, str] = {}

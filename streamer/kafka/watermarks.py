@@ -11,7 +11,12 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public all the same
 
-from streamer.kafka.client import SILENT_LOGGER, client_settings, topic_partition
+from streamer.kafka.client import (
+    SILENT_LOGGER,
+    YOUNG_METADATA,
+    client_settings,
+    topic_partition,
+)
 from streamer.pipeline.records import Partition
 
 REQUEST_SECONDS: Final = 2.0
@@ -39,7 +44,7 @@ class WatermarkMonitor:
             interval_seconds: Between questions.
         """
         self._admin = AdminClient(
-            client_settings(client, bootstrap_servers, {}), logger=SILENT_LOGGER
+            client_settings(client, bootstrap_servers, YOUNG_METADATA), logger=SILENT_LOGGER
         )
         self._partitions = partitions
         self._observe = observe
