@@ -6,7 +6,7 @@ Input is hostile: its size is checked before it is parsed, and nothing of it is 
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 
 import orjson
 
@@ -26,6 +26,7 @@ from streamer.events.schema import (
 from streamer.events.times import parse_event_time
 
 _CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_FORGET: Final = EventType.FORGET
 _TYPES: Final[dict[str, EventType]] = {str(event_type): event_type for event_type in EventType}
 
 
@@ -40,7 +41,14 @@ def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
     Raises:
         RejectedRecord: The record belongs in the dead letters; `.reason` says why.
     """
-    payload = _parse(value)
+    if not value or len(value) > MAX_VALUE_BYTES:
+        raise RejectedRecord(RejectReason.TOO_LARGE if value else RejectReason.EMPTY_VALUE)
+    try:
+        payload = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise RejectedRecord(_why_not_json(value)) from error
+    if type(payload) is not dict:
+        raise RejectedRecord(RejectReason.NOT_AN_OBJECT)
     get = payload.get
     event_type = get("type")
     known_type = _TYPES.get(event_type) if type(event_type) is str else None
@@ -50,7 +58,7 @@ def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
     if not is_id(user_id):
         raise RejectedRecord(RejectReason.BAD_USER_ID)
     item_id = None
-    if known_type is not EventType.FORGET:
+    if known_type is not _FORGET:
         item_id = get("item_id")
         if not is_id(item_id):
             raise RejectedRecord(RejectReason.BAD_ITEM_ID)
@@ -75,20 +83,6 @@ def is_id(value: object) -> TypeGuard[str]:
     if value.isascii():  # the usual case: a character is a byte, and printable means no control
         return value.isprintable()
     return len(value.encode()) <= MAX_ID_BYTES and not _CONTROL_CHARACTER.search(value)
-
-
-def _parse(value: bytes | None) -> dict[str, Any]:
-    if not value:
-        raise RejectedRecord(RejectReason.EMPTY_VALUE)
-    if len(value) > MAX_VALUE_BYTES:
-        raise RejectedRecord(RejectReason.TOO_LARGE)
-    try:
-        payload = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise RejectedRecord(_why_not_json(value)) from error
-    if not isinstance(payload, dict):
-        raise RejectedRecord(RejectReason.NOT_AN_OBJECT)
-    return payload
 
 
 def _why_not_json(value: bytes) -> RejectReason:

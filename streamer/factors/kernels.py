@@ -5,6 +5,9 @@ In whitened coordinates (`reference`) the system of a user is ``(I + Xᵀ D X) s
 need few steps because ``Xᵀ D X`` is small beside I for all but tiny catalogues: 4 or 5 for 20,000
 items and α = 3, 10 for α = 40. A step passes over X once, for both vectors. As every eigenvalue is
 at least 1, the error of s is at most its residual.
+
+The arithmetic is that of `whitened`: float32 moves half the bytes and sums twice as many numbers at
+once, and is exact enough for all but ill-conditioned models and users (`max_spread`).
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import Kind, Thumb
+from streamer.factors.whitened import Real
 from streamer.history.compiled import compiled
 
 N_VECTORS: Final = 2
 MAX_STEPS: Final = 64
-MAX_SPREAD: Final = 1e4
-"""Of the eigenvalues. Beyond it, and after so many steps, the reference solves directly."""
+"""After so many, somebody else must solve the system."""
+LEAST_SQUARE: Final = 1e-18
+"""Of a right side. float32 could not tell the squares of smaller residuals from zero."""
 
 SOLVED: Final = 0
 REJECTED: Final = 1
@@ -90,12 +95,13 @@ def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
     words: NDArray[np.uint64],
     counts: NDArray[np.int64],
     rows: NDArray[np.int32],
-    whitened: NDArray[np.float64],
-    whitening: NDArray[np.float64],
+    whitened: NDArray[Real],
+    whitening: NDArray[Real],
     strength: NDArray[np.float64],
     fade: NDArray[np.float64],
     floor: float,
     alpha: float,
+    max_spread: float,
     tolerance: float,
     slack: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint8]]:
@@ -107,11 +113,12 @@ def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
         counts: (n_users,); entries in use.
         rows: (n_users, n_slots); where `whitened` has the item of each entry, -1 if unknown.
         whitened: (n_rows, n_factors), x = L⁻¹ v.
-        whitening: (n_factors, n_factors), L⁻ᵀ.
+        whitening: (n_factors, n_factors), L⁻ᵀ, of the same dtype.
         strength: (256, 256), s of every (kind, value).
         fade: (256, 256), 2^(-min(1, s) / h) of every (kind, value).
         floor: c.
         alpha: α.
+        max_spread: Of the eigenvalues of a system that is tried.
         tolerance: Of ‖residual‖ / ‖s‖.
         slack: Relative room for rounding in the bound ‖s‖² ≤ α Σ w.
 
@@ -125,10 +132,10 @@ def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
     n_solved = np.zeros(n_users, np.int64)
     states = np.zeros(n_users, np.uint8)
     kept = np.empty(n_slots, np.int64)
-    weights = np.empty((N_VECTORS, n_slots))
-    targets = np.empty(n_slots)
-    solution = np.empty((N_VECTORS, n_factors))
-    scratch = np.empty((3, N_VECTORS, n_factors))
+    weights = np.empty((N_VECTORS, n_slots), whitened.dtype)
+    targets = np.empty(n_slots, whitened.dtype)
+    solution = np.empty((N_VECTORS, n_factors), whitened.dtype)
+    scratch = np.empty((3, N_VECTORS, n_factors), whitened.dtype)
     for user in range(n_users):
         n_entries, n_solved[user] = _select(
             item_keys[user, : counts[user]],
@@ -144,7 +151,8 @@ def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
         )
         if n_solved[user] == 0:
             continue
-        if not _solve(whitened, kept[:n_entries], weights, targets, tolerance, solution, scratch):
+        mine = kept[:n_entries]
+        if not _solve(whitened, mine, weights, targets, max_spread, tolerance, solution, scratch):
             states[user] = NOT_SOLVED
             continue
         for which in range(N_VECTORS):
@@ -170,8 +178,8 @@ def _select(  # noqa: PLR0913, PLR0917  as above
     floor: float,
     alpha: float,
     kept: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    targets: NDArray[np.float64],
+    weights: NDArray[Real],
+    targets: NDArray[Real],
 ) -> tuple[int, int]:
     """Write rows, α w and targets of the entries that are solved; return how many, and with t = 1.
 
@@ -220,8 +228,8 @@ def _has_down(
 
 
 @compiled
-def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    total = 0.0
+def _dot(a: NDArray[Real], b: NDArray[Real]) -> Real:
+    total: Real = a.dtype.type(0)
     for index in range(len(a)):
         total += a[index] * b[index]
     return total
@@ -229,13 +237,14 @@ def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 @compiled
 def _solve(  # noqa: PLR0913, PLR0917  as above
-    whitened: NDArray[np.float64],
+    whitened: NDArray[Real],
     rows: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    targets: NDArray[np.float64],
+    weights: NDArray[Real],
+    targets: NDArray[Real],
+    max_spread: float,
     tolerance: float,
-    solution: NDArray[np.float64],
-    scratch: NDArray[np.float64],
+    solution: NDArray[Real],
+    scratch: NDArray[Real],
 ) -> bool:
     """Solve both systems into `solution`; say whether that worked."""
     n_factors = whitened.shape[1]
@@ -245,7 +254,7 @@ def _solve(  # noqa: PLR0913, PLR0917  as above
     q0, q1 = scratch[2, 0], scratch[2, 1]
     solution[:] = 0.0
     scratch[:] = 0.0
-    trace = 0.0
+    trace = whitened.dtype.type(0)
     for entry in range(len(rows)):
         x = whitened[rows[entry]]
         # `lasting` weighs every entry at least as much as `recent`.
@@ -254,10 +263,10 @@ def _solve(  # noqa: PLR0913, PLR0917  as above
         for factor in range(n_factors):
             r0[factor] += b0 * x[factor]
             r1[factor] += b1 * x[factor]
-    if not 1.0 + trace <= MAX_SPREAD:
+    square0, square1 = _dot(r0, r0), _dot(r1, r1)
+    if not 1.0 + trace <= max_spread or 0.0 < min(square0, square1) < LEAST_SQUARE:
         return False
     p0[:], p1[:] = r0, r1
-    square0, square1 = _dot(r0, r0), _dot(r1, r1)
     for _ in range(MAX_STEPS):
         _apply(whitened, rows, weights, p0, p1, q0, q1)
         length0 = _quotient(square0, _dot(p0, q0))
@@ -279,27 +288,27 @@ def _solve(  # noqa: PLR0913, PLR0917  as above
 
 
 @compiled
-def _quotient(a: float, b: float) -> float:
-    """Return a / b; 0 if there is nothing left to do for this vector."""
-    return a / b if b > 0.0 else 0.0
+def _quotient(a: Real, b: Real) -> Real:
+    """Return a / b; 0, which is b then, if there is nothing left to do for this vector."""
+    return a / b if b > 0.0 else b
 
 
 @compiled
 def _apply(  # noqa: PLR0913, PLR0917  as above
-    whitened: NDArray[np.float64],
+    whitened: NDArray[Real],
     rows: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    p0: NDArray[np.float64],
-    p1: NDArray[np.float64],
-    q0: NDArray[np.float64],
-    q1: NDArray[np.float64],
+    weights: NDArray[Real],
+    p0: NDArray[Real],
+    p1: NDArray[Real],
+    q0: NDArray[Real],
+    q1: NDArray[Real],
 ) -> None:
     """Write q = (I + Xᵀ D X) p for both vectors; two entries at a time share what they read."""
     n_factors = whitened.shape[1]
     q0[:], q1[:] = p0, p1
     for entry in range(0, len(rows) - 1, 2):
         x, y = whitened[rows[entry]], whitened[rows[entry + 1]]
-        x0, x1, y0, y1 = 0.0, 0.0, 0.0, 0.0
+        x0 = x1 = y0 = y1 = whitened.dtype.type(0)
         for factor in range(n_factors):
             x0 += x[factor] * p0[factor]
             x1 += x[factor] * p1[factor]

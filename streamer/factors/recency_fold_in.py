@@ -14,10 +14,12 @@ that no thumbs-down hides. `kernels` solves it as compiled loops, `reference` in
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.factors import reference
 from streamer.factors.learner import UserFactors
-from streamer.factors.model import ItemModel
+from streamer.factors.model import MAX_SPREAD, ItemModel
+from streamer.factors.whitened import Real
 from streamer.history import HistoryBatch
 
 
@@ -39,23 +41,49 @@ class RecencyFoldIn:
         items = kernels.find_items(histories.item_keys, histories.counts, *model.hash_table)
         with model.whitened.lock:
             rows = model.whitened.rows_of(items)
-            vectors, n_solved, states = kernels.fold_in(
-                histories.item_keys,
-                histories.words,
-                histories.counts,
-                rows,
-                model.whitened.table,
-                model.whitening,
-                model.strength_table,
-                model.fade_table,
-                float(model.params.recency_floor),
-                float(model.params.alpha),
-                model.tolerance,
-                reference.BOUND_SLACK,
-            )
-        is_rejected = states == kernels.REJECTED
-        hard = np.flatnonzero(states == kernels.NOT_SOLVED)
+            singles = model.whitened.singles, model.whitening_in_singles
+            factors, hard = _iterate(histories, rows, model, singles, model.max_spread_of_singles)
+            if len(hard):
+                doubles = model.whitened.doubles, model.whitening
+                again, still = _iterate(
+                    histories.take(hard), rows[hard], model, doubles, MAX_SPREAD
+                )
+                _put(factors, hard, again)
+                hard = hard[still]
         if len(hard):
-            direct = reference.fold_in(histories.take(hard), model)
-            vectors[hard], is_rejected[hard] = direct.vectors, direct.is_rejected
-        return UserFactors(vectors, n_solved, is_rejected)
+            _put(factors, hard, reference.fold_in(histories.take(hard), model))
+        return factors
+
+
+def _iterate(
+    histories: HistoryBatch,
+    rows: NDArray[np.int32],
+    model: ItemModel,
+    whitened_and_whitening: tuple[NDArray[Real], NDArray[Real]],
+    max_spread: float,
+) -> tuple[UserFactors, NDArray[np.intp]]:
+    """Solve in the precision of the tables; return also the users for whom that is not enough."""
+    from streamer.factors import kernels  # noqa: PLC0415  as above
+
+    vectors, n_solved, states = kernels.fold_in(
+        histories.item_keys,
+        histories.words,
+        histories.counts,
+        rows,
+        *whitened_and_whitening,
+        model.strength_table,
+        model.fade_table,
+        float(model.params.recency_floor),
+        float(model.params.alpha),
+        max_spread,
+        model.tolerance,
+        reference.BOUND_SLACK,
+    )
+    is_rejected = states == kernels.REJECTED
+    hard = np.flatnonzero(states == kernels.NOT_SOLVED)
+    return UserFactors(vectors, n_solved, is_rejected), hard
+
+
+def _put(factors: UserFactors, users: NDArray[np.intp], other: UserFactors) -> None:
+    """Overwrite what was found for some users."""
+    factors.vectors[users], factors.is_rejected[users] = other.vectors, other.is_rejected

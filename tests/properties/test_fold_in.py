@@ -197,7 +197,7 @@ def test_a_table_of_items_that_is_too_small_is_begun_anew(monkeypatch):
     for n_users in (1, 1, 1, 6, 1, 1):
         states = roll_histories(rolls, model, [30] * n_users)
         ensure_exact(states, model, LEARNER(batch_of(states), live))
-    assert len(live.whitened.table) < 300
+    assert len(live.whitened.doubles) < 300
 
 
 @given(models(), seeds)

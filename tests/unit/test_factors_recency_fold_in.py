@@ -39,7 +39,7 @@ def fold_in(*users, model=None):
 def test_one_play_is_solved_by_hand():
     """G = I, λ = 1, α = 2, w = 1: A = (1 + 1 + 2), b = 2, u = ½ on its axis."""
     factors = fold_in([play("b")])
-    assert factors.vectors[0].tolist() == [[0, 0.5, 0], [0, 0.5, 0]]
+    assert factors.vectors[0] == pytest.approx(np.array([[0, 0.5, 0], [0, 0.5, 0]]), rel=1e-6)
     assert factors.n_solved.tolist() == [1]
 
 
@@ -49,7 +49,7 @@ def test_recency_fades_by_rank_in_strength_with_a_floor():
     weight = 0.05 + 0.95 * 2 ** (-1 / 5)
     recent, lasting = factors.vectors[0]
     assert recent[1] == pytest.approx(2 * weight / (2 + 2 * weight), rel=1e-6)
-    assert recent[0] == lasting[0] == lasting[1] == 0.5
+    assert [recent[0], lasting[0], lasting[1]] == pytest.approx([0.5] * 3, rel=1e-6)
 
 
 def test_a_strength_above_1_counts_as_1_in_the_rank():
@@ -118,7 +118,7 @@ def test_a_signal_of_strength_0_takes_its_kind_out_but_a_thumbs_down_still_hides
     entries = [thumb("a", 1), play("a", 1), entry("b", oracle.DETAIL_VIEW, 2), play("c", 3)]
     factors = fold_in(entries, model=muted)
     assert factors.n_solved.tolist() == [1]
-    assert factors.vectors[0, 1].tolist() == [0, 0, 0.5]
+    assert factors.vectors[0, 1] == pytest.approx([0, 0, 0.5], rel=1e-6)
 
 
 def test_order_in_time_is_all_that_time_does():

@@ -233,5 +233,9 @@ def test_what_a_worker_calls_is_compiled_once_before_its_first_event():
     evidence = arriving([view("a")], [])
     known = stored(oracle.State().learn([view("b")]), None)
     plan(["u", "v"], known, evidence, LiveModel("default", 1, model, RecencyFoldIn()), FORMAT)
-    for kernel in (factor_kernels.fold_in, history_kernels.merge, history_kernels.digest):
-        assert len(kernel.signatures) == 1, kernel.signatures
+    for kernel, n_precisions in (
+        (factor_kernels.fold_in, 2),
+        (history_kernels.merge, 1),
+        (history_kernels.digest, 1),
+    ):
+        assert len(kernel.signatures) == n_precisions, kernel.signatures
