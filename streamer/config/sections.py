@@ -133,7 +133,9 @@ class RedisSection(Section):
 class WorkerSection(Section):
     """The loop of one worker process."""
 
-    batch_records: int = Field(2000, ge=1, le=20_000, description="at most so many records a batch")
+    batch_records: int = Field(
+        10_000, ge=1, le=20_000, description="at most so many records a batch; reached by a backlog"
+    )
     poll_timeout_seconds: float = Field(
         0.2, gt=0, le=0.2, description="longest wait for a record; delays SIGTERM"
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from streamer.errors import ModelError
 from streamer.factors.signals import Signals
 from streamer.factors.whitened import WhitenedItems
-from streamer.history import item_key
+from streamer.history import item_keys as keys_of
 
 UNKNOWN_ROW = -1
 MAX_WEIGHT: Final = 1e9
@@ -123,7 +123,7 @@ class ItemModel:
                 a Gram matrix that is not positive definite with the regularization.
         """
         _ensure_table(item_ids, item_factors, popularity)
-        keys = np.fromiter(map(item_key, item_ids), np.uint64, len(item_ids))
+        keys = keys_of(item_ids)
         _ensure_distinct(item_ids, keys)
         gram = _gram(item_factors)
         return cls(
@@ -221,10 +221,10 @@ def _ensure_table(
         raise ModelError(f"item_ids.json: {len(item_ids)} ids for {n_items} rows of factors")
     if popularity.shape != (n_items,):
         raise ModelError(f"popularity.npy: shape {popularity.shape}, expected ({n_items},)")
-    greatest = np.maximum(item_factors.max(axis=1), -item_factors.min(axis=1))
-    is_sound = greatest <= MAX_FACTOR  # NaN is not
-    if not is_sound.all():
-        row = int(np.argmin(is_sound))
+    # All at once, and row by row only where that fails.
+    if not max(item_factors.max(), -item_factors.min()) <= MAX_FACTOR:  # NaN is not
+        greatest = np.maximum(item_factors.max(axis=1), -item_factors.min(axis=1))
+        row = int(np.argmin(greatest <= MAX_FACTOR))
         what = "has a factor beyond 1e30" if np.isfinite(greatest[row]) else "is not finite"
         raise ModelError(f"item_factors.npy: row {row} {what}")
     fit = np.isfinite(popularity) & (popularity >= 0)

@@ -11,6 +11,7 @@ order (event_time_ms, value, kind, item_key).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -43,6 +44,12 @@ for _number, (_kinds, _) in enumerate(GROUPS):
 def item_key(item_id: str) -> int:
     """Return the 64-bit key of an item id: blake2b of its UTF-8, 8-byte digest, little-endian."""
     return int.from_bytes(blake2b(item_id.encode(), digest_size=8).digest(), "little")
+
+
+def item_keys(item_ids: Iterable[str]) -> NDArray[np.uint64]:
+    """Return the key of each item id, uint64, shape (n_items,)."""
+    digests = [blake2b(item_id.encode(), digest_size=8).digest() for item_id in item_ids]
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
 def pack_word(event_time_ms: int, value: int, kind: Kind) -> int:

@@ -15,18 +15,17 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from streamer.errors import ModelError
-from streamer.events import MAX_ID_BYTES, is_id
+from streamer.events import MAX_ID_BYTES
 from streamer.factors import ItemModel
 from streamer.models.arrays import map_array
 from streamer.models.content_id import content_id
+from streamer.models.item_ids import ITEM_IDS, ensure_item_ids, parse_item_ids
 from streamer.models.manifest import Manifest, decode_manifest
 
 MANIFEST: Final = "manifest.json"
-ITEM_IDS: Final = "item_ids.json"
 ITEM_FACTORS: Final = "item_factors.npy"
 POPULARITY: Final = "popularity.npy"
 FILES: Final = (MANIFEST, ITEM_IDS, ITEM_FACTORS, POPULARITY)
@@ -131,30 +130,13 @@ def as_popularity(popularity: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 def _read_item_ids(path: Path, n_items: int) -> list[str]:
     content = _read_bytes(path, min(_MAX_ID_JSON_BYTES * n_items + 1024, MAX_ITEM_IDS_BYTES))
-    try:
-        item_ids = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise ModelError(f"{path.name}: not JSON: {error}") from error
+    item_ids = parse_item_ids(content)
     if not isinstance(item_ids, list):
         raise ModelError(f"{path.name}: not an array of strings")
     if len(item_ids) != n_items:
         raise ModelError(f"{path.name}: {len(item_ids)} ids, the manifest says {n_items}")
     ensure_item_ids(item_ids)
     return item_ids
-
-
-def ensure_item_ids(item_ids: list[Any]) -> None:
-    """Refuse an id that no event could carry; names its row.
-
-    Raises:
-        ModelError: Not a string of 1 to 128 bytes of UTF-8 without control characters.
-    """
-    for row, item_id in enumerate(item_ids):
-        if not is_id(item_id):
-            raise ModelError(
-                f"{ITEM_IDS}: row {row} is not a string of 1 to {MAX_ID_BYTES} bytes of UTF-8 "
-                "without control characters"
-            )
 
 
 def _is(kind: Callable[[int], bool], path: Path) -> bool:

@@ -25,12 +25,11 @@ from streamer.models.content_id import content_id
 from streamer.models.folder import (
     FILES,
     ITEM_FACTORS,
-    ITEM_IDS,
     MANIFEST,
     POPULARITY,
     as_popularity,
-    ensure_item_ids,
 )
+from streamer.models.item_ids import ITEM_IDS, ensure_item_ids
 from streamer.models.manifest import NO_NOTES, Manifest, ModelNotes, encode_manifest
 
 

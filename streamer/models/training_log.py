@@ -26,7 +26,7 @@ from streamer.events import (
     RejectReason,
     decode_event,
 )
-from streamer.history import item_key, kinds, pack_word
+from streamer.history import item_keys, kinds, pack_word
 
 _LINE_BYTES: Final = MAX_VALUE_BYTES + 2
 """The longest acceptable line, with its line end."""
@@ -169,7 +169,7 @@ class _Collector:
         return TrainingLog(
             user_ids=user_ids,
             item_ids=item_ids,
-            item_keys=np.fromiter(map(item_key, item_ids), np.uint64, len(item_ids)),
+            item_keys=item_keys(item_ids),
             users=users[order],
             items=items[order],
             words=words[order],

@@ -75,7 +75,7 @@ def test_parts_that_do_not_fit_are_refused_by_name_and_row(changes, message):
 
 
 def test_two_ids_with_one_key_are_refused(monkeypatch):
-    monkeypatch.setattr(model, "item_key", len)
+    monkeypatch.setattr(model, "keys_of", lambda ids: np.array([*map(len, ids)], np.uint64))
     with pytest.raises(ModelError, match="rows 0 and 2 have colliding keys"):
         item_model(np.eye(3, dtype=np.float32), item_ids=["ab", "abc", "cd"])
 

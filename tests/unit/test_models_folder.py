@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import streamer.models.folder as folder_module
 from streamer.errors import ModelError
 from streamer.factors import FoldInParams, ItemModel, Signals
 from streamer.models import (
@@ -21,6 +20,7 @@ from streamer.models import (
     read_manifest,
     write_model,
 )
+from streamer.models import item_ids as item_ids_module
 from streamer.models.folder_writer import ensure_replaceable, replace_model
 
 GOLDEN_ID = "a02f7085cf3b5bd8"
@@ -232,6 +232,25 @@ def test_an_array_file_in_the_second_format_loads(golden):
     assert content_id(load_model(golden)) == GOLDEN_ID
 
 
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["compact", "spaced"])
+@pytest.mark.parametrize("last", ["z", 'cut",', "\\", "é"])
+def test_long_lists_of_ids_are_parsed_in_slices_to_the_same(monkeypatch, separators, last):
+    monkeypatch.setattr(item_ids_module, "SLICE_BYTES", 16)
+    monkeypatch.setattr(item_ids_module, "SLICE_IDS", 3)
+    ids = [f"title-{number}{last}" for number in range(20)]
+    for value in (ids, [*ids, 7], [ids], ids[:1], [], {"a": "b", "c": "d" * 30}):
+        content = json.dumps(value, separators=separators).encode()
+        assert item_ids_module.parse_item_ids(content) == value
+    item_ids_module.ensure_item_ids(ids)
+    for broken in (b'["a' + b"x" * 40 + b'","b', b'["aaaaaaaaaaaaaaaaaaaaaaa","b"]x'):
+        with pytest.raises(ModelError, match="not JSON"):
+            item_ids_module.parse_item_ids(broken)
+    for row in (0, 4, 19):
+        wrong = [*ids[:row], "", *ids[row + 1 :]]
+        with pytest.raises(ModelError, match=f"row {row} "):
+            item_ids_module.ensure_item_ids(wrong)
+
+
 @pytest.mark.parametrize(
     ("item_ids", "message"),
     [
@@ -257,7 +276,9 @@ def test_an_id_of_128_bytes_loads(golden):
 
 
 def test_ids_with_colliding_keys_are_refused(golden, monkeypatch):
-    monkeypatch.setattr("streamer.factors.model.item_key", lambda _: 42)
+    monkeypatch.setattr(
+        "streamer.factors.model.keys_of", lambda ids: np.full(len(ids), 42, np.uint64)
+    )
     assert refusal_of(golden) == "item_ids.json: rows 0 and 1 have colliding keys"
 
 
@@ -275,7 +296,7 @@ def test_json_of_absurd_length_is_refused_unparsed(golden, name, monkeypatch):
         assert len(content) < 1 << 20
         return json.loads(content)
 
-    monkeypatch.setattr(folder_module.orjson, "loads", parse)
+    monkeypatch.setattr(item_ids_module.orjson, "loads", parse)
     assert refusal_of(golden).startswith(f"{name}: longer than ")
 
 
