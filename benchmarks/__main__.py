@@ -21,6 +21,7 @@ from benchmarks.processes import CannotRun
 from benchmarks.report import tables_of
 from benchmarks.rounds import Plan, contender_json, record_log, run_rounds
 from benchmarks.scaling import measure_scaling
+from benchmarks.serving import measure_serving
 from benchmarks.stack import Stack, running_stack
 from benchmarks.workload import World
 
@@ -35,6 +36,8 @@ QUICK = Plan(
     memory_users=1_000,
     cached_users=40_000,
     fold_sizes=(10_000, 50_000),
+    fold_items=(1_000, 20_000),
+    large_items=100_000,
     fold_events=20_000,
 )
 QUICK_WORLD = World(n_past_events=300_000)
@@ -97,7 +100,11 @@ def measure(
     if "streamer" in names:
         report["scaling"] = _or_why_not(lambda: measure_scaling(stack, log, plan.rounds, say), say)
         report["scaling"]["user_folds"] = _or_why_not(
-            lambda: measure_folds(stack, plan.fold_sizes, plan.fold_events, say), say
+            lambda: measure_folds(stack, plan.fold_sizes, plan.fold_items, plan.fold_events, say),
+            say,
+        )
+        report["serving"] = _or_why_not(
+            lambda: measure_serving(stack, log, plan.large_items, say), say
         )
         say("memory of a viewer")
         report["memory"] = _or_why_not(

@@ -18,7 +18,7 @@ from benchmarks.figures import slope
 from benchmarks.measure import START_SECONDS, busy, job_of, wait_for
 from benchmarks.processes import CannotRun, Workers
 from benchmarks.stack import Stack
-from benchmarks.workload import Columns, encode_events, user_id
+from benchmarks.workload import ITEM_EXPONENT, Columns, encode_events, user_id, zipf
 from streamer.history import HistoryBatch, Interactions, digests, encode, item_key, merge
 from streamer.stores.keys import history_key
 
@@ -31,13 +31,18 @@ SETTINGS: Final = {"cold": {"worker.cache_users": str(CIRCLE)}, "warm": {}}
 
 
 def measure_folds(
-    stack: Stack, sizes: tuple[int, ...], n_events: int, say: Callable[[str], None]
+    stack: Stack,
+    sizes: tuple[int, ...],
+    item_sizes: tuple[int, ...],
+    n_events: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return CPU in µs a fold, cold and warm, by the number of users in Redis.
+    """Return CPU in µs a fold, cold and warm, by the number of users in Redis, and of items.
 
     Args:
         stack: Prepared.
         sizes: Numbers of users, each more than 2 x CIRCLE.
+        item_sizes: Numbers of items; warm, among the fewest users.
         n_events: Folds of one measurement.
         say: Told of each.
 
@@ -56,7 +61,18 @@ def measure_folds(
             kind: _measure(stack, keyed(blobs, n_users), users, SETTINGS[kind])
             for kind, users in circles.items()
         }
-    return {"cpu_us_per_fold": found, "entries_per_user": ENTRIES, "cold_cache_users": CIRCLE}
+    by_items = {}
+    for n_items in item_sizes:
+        say(f"folding in with {n_items:,} items")
+        users = np.arange(n_events) % CIRCLE
+        histories = keyed(blobs, sizes[0])
+        by_items[str(n_items)] = _measure(stack, histories, users, SETTINGS["warm"], n_items)
+    return {
+        "cpu_us_per_fold": found,
+        "cpu_us_per_fold_by_items": by_items,
+        "entries_per_user": ENTRIES,
+        "cold_cache_users": CIRCLE,
+    }
 
 
 def _measure(
@@ -64,14 +80,18 @@ def _measure(
     histories: Iterator[tuple[str, bytes]],
     users: NDArray[np.int64],
     settings: dict[str, str],
+    n_items: int | None = None,
 ) -> float:
-    stack.reset_redis(with_histories=False)
+    stack.reset_redis(with_histories=False, n_items=n_items)
     stack.write(histories)
     topics = stack.create_topics(f"folds-{time.monotonic_ns()}")
     number = np.arange(len(users))
+    n_items = n_items or stack.world.n_items
     columns = Columns(
         users=users,
-        items=number % stack.world.n_items,
+        items=zipf(
+            np.random.default_rng(5), n_items or stack.world.n_items, ITEM_EXPONENT, len(users)
+        ),
         types=np.zeros_like(users),
         times_ms=round(time.time() * 1000) - len(users) + number,
     )

@@ -16,7 +16,7 @@ def tables_of(report: Mapping[str, Any]) -> list[Table | str]:
     """Return everything that is printed at the end, in order."""
     parts: list[Table | str] = [table_of(report)]
     parts += [f"[bold]{name}[/]: {_remark(each)}" for name, each in report["contenders"].items()]
-    for name in ("scaling", "memory"):
+    for name in ("scaling", "serving", "memory"):
         if name in report:
             facts = (f"{key} {_plain(value)}" for key, value in report[name].items())
             parts.append(f"[bold]{name}[/]: " + ", ".join(facts))

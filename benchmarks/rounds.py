@@ -42,7 +42,9 @@ class Plan:
         memory_users: For what a viewer costs in Redis.
         cached_users: For what a viewer costs in a worker; fewer drown in its other memory.
         fold_sizes: Numbers of users among whom single users are folded in.
+        fold_items: Numbers of items with which they are.
         fold_events: Folds of one such measurement.
+        large_items: Of a model that is loaded.
     """
 
     rounds: int = 3
@@ -54,7 +56,9 @@ class Plan:
     memory_users: int = 10_000
     cached_users: int = 100_000
     fold_sizes: tuple[int, ...] = (10_000, 200_000, 2_000_000)
+    fold_items: tuple[int, ...] = (1_000, 20_000, 1_000_000)
     fold_events: int = 150_000
+    large_items: int = 1_000_000
 
 
 def record_log(stack: Stack, plan: Plan) -> Log:

@@ -75,13 +75,7 @@ class Stack:
     def prepare(self, world: World) -> None:
         """Write the item model, and compute the histories that viewers start with."""
         self.world = world
-        write_model(
-            self.folder / "trained",
-            params=FoldInParams(alpha=20.0, regularization=1.0),
-            item_ids=[item_id(number) for number in range(world.n_items)],
-            item_factors=item_factors(world, N_FACTORS),
-            popularity=np.ones(world.n_items, np.float32),
-        )
+        write_items(self.folder / "trained", world.n_items)
         self._histories = stored_histories(world, _days_ago_ms(2))
 
     def create_topics(self, name: str) -> Topics:
@@ -115,10 +109,18 @@ class Stack:
         if left:
             raise RuntimeError(f"Kafka did not take {left} records within 120 s")
 
-    def reset_redis(self, *, with_histories: bool = True) -> None:
-        """Empty Redis, publish the model, and give viewers what they start with."""
+    def reset_redis(self, *, with_histories: bool = True, n_items: int | None = None) -> None:
+        """Empty Redis, publish a model, and give viewers what they start with.
+
+        Args:
+            with_histories: Or let viewers start with nothing.
+            n_items: Of another model than the world's.
+        """
         self._client.flushall()
-        publish(self._client, self.models, self.folder / "trained", VARIANT)
+        folder = self.folder / ("trained" if n_items is None else f"model-{n_items}")
+        if not folder.exists():
+            write_items(folder, n_items or self.world.n_items)
+        publish(self._client, self.models, folder, VARIANT)
         if with_histories:
             self.write(iter(self._histories.items()))
 
@@ -130,6 +132,17 @@ class Stack:
     def used_memory(self) -> int:
         """Return the bytes that Redis uses."""
         return int(self._client.info("memory")["used_memory"])
+
+
+def write_items(folder: Path, n_items: int) -> None:
+    """Write an item model of 64 factors, random but with a trained model's spectrum."""
+    write_model(
+        folder,
+        params=FoldInParams(alpha=20.0, regularization=1.0),
+        item_ids=[item_id(number) for number in range(n_items)],
+        item_factors=item_factors(World(n_items=n_items), N_FACTORS),
+        popularity=np.ones(n_items, np.float32),
+    )
 
 
 @contextmanager

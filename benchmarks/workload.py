@@ -74,14 +74,14 @@ def draw(world: World, n_events: int, end_ms: int, stream: int = 0) -> Columns:
     rng = np.random.default_rng((world.seed, stream))
     shares = [share for _, share, _ in TYPES]
     return Columns(
-        users=_zipf(rng, world.n_users, USER_EXPONENT, n_events),
-        items=_zipf(rng, world.n_items, ITEM_EXPONENT, n_events),
+        users=zipf(rng, world.n_users, USER_EXPONENT, n_events),
+        items=zipf(rng, world.n_items, ITEM_EXPONENT, n_events),
         types=np.searchsorted(np.cumsum(shares)[:-1], rng.random(n_events), side="right"),
         times_ms=end_ms + EVENT_INTERVAL_MS * np.arange(1 - n_events, 1, dtype=np.int64),
     )
 
 
-def _zipf(rng: np.random.Generator, size: int, exponent: float, n_draws: int) -> NDArray[np.int64]:
+def zipf(rng: np.random.Generator, size: int, exponent: float, n_draws: int) -> NDArray[np.int64]:
     """Draw from 0 to size - 1, number r with probability ∝ 1 / (r + 1)^exponent."""
     cumulative = np.cumsum(1.0 / np.arange(1, size + 1) ** exponent)
     targets = rng.random(n_draws) * cumulative[-1]
