@@ -50,7 +50,7 @@ def test_one_call_carries_at_most_500_users(bench):
     bench.client.config_resetstat()
     rows = [Row(f"viewer-{n}", ABSENT, state.to_bytes(), features_of(state)) for n in range(1201)]
     assert bench.store.write(user_writes(*rows)).conflicts == {}
-    assert MAX_USERS_PER_CALL == 500
+    assert MAX_USERS_PER_CALL == 125
     assert bench.n_calls("evalsha") == 3
     assert len(bench.keys()) == 1 + 2 * 1201
 
