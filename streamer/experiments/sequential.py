@@ -6,8 +6,8 @@ looks at once, with probability 1 - α, so it may be watched, and acted on at an
 
 **Method.** The normal mixture of Robbins (1970), as an asymptotic confidence sequence
 (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas 2024; the always-valid inference of Johari, Koomen,
-Pekelis, Walsh 2022). With an estimate, its standard error s, and ρ = `tuned_to`, the standard deviation of the
-mixture::
+Pekelis, Walsh 2022). With an estimate, its standard error s, and ρ = `tuned_to`, the standard
+deviation of the mixture::
 
     radius = s · √((1 + s²/ρ²) · ln((1 + ρ²/s²) / α²))
 

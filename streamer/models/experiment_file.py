@@ -130,7 +130,9 @@ def _cell(part: CellPart) -> Cell:
 
 def _explain(error: ValidationError) -> str:
     """One line that names the first wrong place, and what would be right."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A name that is spelled wrong is also missing; what stands there says more.
+    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
     place = first["loc"]
     where = ".".join(f"{part + 1}" if isinstance(part, int) else part for part in place)
     if first["type"] == "extra_forbidden":
