@@ -95,12 +95,9 @@ class Experiment:
 
 
 def slot_of(user_id: str, salt: str) -> int:
-    """Return a user's slot, 0 to 9,999.
-
-    Raises:
-        UnicodeEncodeError: The id has no UTF-8 form; no event can carry it.
-    """
-    return int.from_bytes(sha256(f"{salt}:{user_id}".encode()).digest()[:8], "little") % N_SLOTS
+    """Return a user's slot, 0 to 9,999; also of an id without UTF-8, which no event can carry."""
+    digest = sha256(f"{salt}:{user_id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "little") % N_SLOTS
 
 
 def slots_of(user_ids: Sequence[str], salt: str) -> NDArray[np.int64]:
@@ -109,7 +106,7 @@ def slots_of(user_ids: Sequence[str], salt: str) -> NDArray[np.int64]:
     digests = bytearray()
     for user_id in user_ids:
         hashed = salted.copy()
-        hashed.update(user_id.encode())
+        hashed.update(user_id.encode("utf-8", "surrogatepass"))
         digests += hashed.digest()
     words = np.frombuffer(digests, "<u8").reshape(-1, _DIGEST_BYTES // 8)[:, 0]
     return (words % np.uint64(N_SLOTS)).astype(np.int64)

@@ -33,7 +33,11 @@ class Assignment:
 
 
 class Assignments:
-    """Resolves users by a catalog: one hash a layer. Immutable; make another for another file."""
+    """Resolves users by a catalog: one hash a layer. Immutable; make another for another file.
+
+    Attributes:
+        variants: Those that cells set, by name.
+    """
 
     def __init__(self, catalog: Catalog, variant: str = DEFAULT_VARIANT) -> None:
         """Build each layer's table of slots, some 80 kB a layer.
@@ -43,6 +47,13 @@ class Assignments:
             variant: Of whoever is in no cell that sets one.
         """
         self._default = variant
+        set_by_cells = {
+            cell.parameters.variant
+            for experiment in catalog.experiments
+            for cell in experiment.cells
+            if cell.parameters.variant is not None
+        }
+        self.variants = tuple(catalog.variants[name] for name in sorted(set_by_cells))
         self._layers: list[_LayerTable] = []
         for layer in catalog.layers.values():
             choices: list[_Choice] = []
