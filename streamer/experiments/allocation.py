@@ -2,8 +2,8 @@
 
 ``slot = first 8 bytes of SHA-256(salt ":" user_id), little-endian, mod 10,000``, and a cell owns
 slots. SHA-256, because every language has it in its standard library; in Python it is as fast as
-BLAKE2b. A salt holds no colon, so no two pairs of salt and user are the same bytes. 2⁶⁴ is no multiple of
-10,000: the slots up to 1,615 are more likely by 5·10⁻¹⁶ of their share.
+BLAKE2b. A salt holds no colon, so no two pairs of salt and user are the same bytes. 2⁶⁴ is no
+multiple of 10,000: the slots up to 1,615 are more likely by 5·10⁻¹⁶ of their share.
 
 **Cells own slots, not shares of a sum.** A cell uses the first `share` of the slots it owns, in the
 order they are written. So raising a share adds slots, and the users in them come from nowhere else:
