@@ -19,11 +19,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from streamer.config import Settings
+from streamer.models.experiment_file import PARTS
 
 REFERENCE = Path(__file__).parent
-SAMPLE = REFERENCE.parent / "examples" / "read_features.mjs"
+EXAMPLES = REFERENCE.parent / "examples"
+SAMPLE = EXAMPLES / "read_features.mjs"
 VECTORS = REFERENCE.parents[1] / "tests" / "vectors.json"
-PAGES = ("config.md", "redis.md")
+ALLOCATION_VECTORS = REFERENCE.parents[1] / "tests" / "allocation_vectors.json"
+PAGES = ("config.md", "redis.md", "allocation.md", "experiments.md")
 
 
 def main() -> None:
@@ -46,6 +49,20 @@ def blocks() -> dict[str, str]:
         **tables,
         "vectors": vectors_text(json.loads(VECTORS.read_text(encoding="utf-8"))),
         "sample": f"```js\n{sample}\n```",
+        **experiment_blocks(),
+    }
+
+
+def experiment_blocks() -> dict[str, str]:
+    """Return the blocks of the pages about experiments."""
+    sample = (EXAMPLES / "allocate.mjs").read_text(encoding="utf-8").rstrip("\n")
+    example = (EXAMPLES / "experiments.toml").read_text(encoding="utf-8").rstrip("\n")
+    vectors = json.loads(ALLOCATION_VECTORS.read_text(encoding="utf-8"))
+    return {
+        "allocation sample": f"```js\n{sample}\n```",
+        "allocation vectors": allocation_text(vectors),
+        "experiments example": f"```toml\n{example}\n```",
+        **{f"experiments {name}": part_table(part) for name, part in PARTS.items()},
     }
 
 
@@ -75,6 +92,21 @@ def settings_table(section: str, model: type[BaseModel]) -> str:
             (f"`{name}`", _type(schema), _default(schema), field.description, f"`{variable}`")
         )
     return table(("name", "type", "default", "what", "environment"), rows)
+
+
+def part_table(part: type[BaseModel]) -> str:
+    """Return one line per field of a table in a file of experiments."""
+    schemas = part.model_json_schema()["properties"]
+    rows = [
+        (
+            f"`{name}`",
+            "list" if (schema := schemas[name]).get("type") == "array" else _type(schema),
+            "required" if field.is_required() else _default(schema),
+            field.description,
+        )
+        for name, field in part.model_fields.items()
+    ]
+    return table(("name", "type", "default", "what"), rows)
 
 
 def _type(schema: Mapping[str, Any]) -> str:
@@ -135,6 +167,30 @@ def vectors_text(vectors: Mapping[str, Any]) -> str:
             *map(_history_text, vectors["histories"]),
             *map(_features_text, vectors["features"]),
             *map(_fold_in_text, vectors["fold_ins"]),
+        ]
+    )
+
+
+def allocation_text(vectors: Mapping[str, Any]) -> str:
+    """Return the vectors as they stand in allocation.md."""
+    slots = [
+        (f"`{each['salt']}`", f"`{_short(each['user_id'])}`", f"`{each['digest']}`", each["slot"])
+        for each in vectors["slots"]
+    ]
+    experiment = vectors["experiment"]
+    cells = "; ".join(
+        f"`{cell['name']}` with share {cell['share']} of `{json.dumps(cell['slots'])}`"
+        for cell in experiment["cells"]
+    )
+    users = [
+        (f"`{each['user_id']}`", each["slot"], f"`{each['cell']}`" if each["cell"] else "none")
+        for each in vectors["allocations"]
+    ]
+    return "\n\n".join(
+        [
+            table(("salt", "user id", "digest begins with", "slot"), slots),
+            f"With the salt `{experiment['salt']}` and the cells {cells}:",
+            table(("user id", "slot", "cell"), users),
         ]
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ConfigError, ModelError
+from streamer.experiments import Assignments
 from streamer.factors import ItemModel, Learner, RecencyFoldIn
 from streamer.models import pointer_key
+from streamer.models.experiment_file import load_catalog
 from streamer.reader import ranking
 from streamer.reader.circuit import Circuit
 from streamer.reader.draft import Moment
 from streamer.reader.freshness import Freshness
-from streamer.reader.live_model import ModelFollower
+from streamer.reader.live_model import ModelFollower, ServedModel
 from streamer.reader.poller import Poller
 from streamer.reader.ranking import TopK
 from streamer.reader.read import UserRead
@@ -43,6 +46,7 @@ class ReaderSettings:
         model_interval_seconds: Between looks at the live model's pointer.
         fresh_interval_seconds: Between looks at ``st:fresh``.
         learner: Folds in where the stored features cannot be used; the workers' own.
+        assignments: Says each viewer's variant; None serves one variant to all.
     """
 
     group_id: str = "streamer"
@@ -51,13 +55,17 @@ class ReaderSettings:
     model_interval_seconds: float = 0.5
     fresh_interval_seconds: float = 1.0
     learner: Learner = field(default_factory=RecencyFoldIn)
+    assignments: Assignments | None = None
 
 
 DEFAULTS: Final = ReaderSettings()
 
 
 class FeatureReader:
-    """Reads one variant's features. Open it with `connect`; one per process is enough."""
+    """Reads viewers' features: of one variant, or of each viewer's own.
+
+    Open it with `connect`; one per process is enough.
+    """
 
     def __init__(
         self,
@@ -71,7 +79,7 @@ class FeatureReader:
         """Keep the parts; nothing is asked before `start`.
 
         Raises:
-            ConfigError: No variant can have this name.
+            ConfigError: No variant can have this name, or one needs another learner.
         """
         try:
             pointer_key(variant)
@@ -81,21 +89,24 @@ class FeatureReader:
         self._variant = variant
         self._settings = settings
         self._clock = clock
-        circuit = Circuit(settings.retry_after_seconds, monotonic)
-        self._reading = Reading(source, variant, settings.learner, circuit)
         self._freshness = Freshness(source.read_fresh, settings.group_id)
         self._pollers = [
             Poller("reader-fresh", self._freshness.look, settings.fresh_interval_seconds)
         ]
-        self._follower: ModelFollower | None = None
-        if models is not None:
-            self._follower = ModelFollower(lambda: source.read_pointer(variant), models, monotonic)
-            self._pollers.append(
-                Poller("reader-model", self._follower.look, settings.model_interval_seconds)
-            )
+        circuit = Circuit(settings.retry_after_seconds, monotonic)
+        self._readings: dict[str, Reading] = {}
+        self._followers: dict[str, ModelFollower] = {}
+        for name in {variant: None, **dict.fromkeys(_further_variants(settings))}:
+            self._readings[name] = Reading(source, name, settings.learner, circuit)
+            if models is not None:
+                follower = ModelFollower(partial(source.read_pointer, name), models, monotonic)
+                self._followers[name] = follower
+                self._pollers.append(
+                    Poller("reader-model", follower.look, settings.model_interval_seconds)
+                )
 
     @classmethod
-    def connect(
+    def connect(  # noqa: PLR0913  each is a line of a service's set-up
         cls,
         redis_url: str,
         variant: str = "default",
@@ -104,6 +115,7 @@ class FeatureReader:
         group_id: str = DEFAULTS.group_id,
         stale_after_seconds: float = DEFAULTS.stale_after_seconds,
         timeout_seconds: float = 0.05,
+        experiments: Path | str | None = None,
     ) -> Self:
         """Open a reader; a Redis that does not answer yet makes reads DEGRADED until it does.
 
@@ -118,12 +130,17 @@ class FeatureReader:
             group_id: The workers' consumer group.
             stale_after_seconds: When features count as STALE.
             timeout_seconds: Of one command, and of one connection attempt.
+            experiments: A file of experiments, read once: each viewer gets the variant of their
+                cell, and `variant` where no cell sets one.
 
         Raises:
-            ConfigError: The URL or the variant cannot be understood.
+            ConfigError: The URL, the variant or the file cannot be understood.
         """
+        assignments = None
+        if experiments is not None:
+            assignments = Assignments(load_catalog(Path(experiments)), variant)
         client = connect(redis_url, timeout_seconds=timeout_seconds)
-        settings = ReaderSettings(group_id, stale_after_seconds)
+        settings = ReaderSettings(group_id, stale_after_seconds, assignments=assignments)
         folder = None if models is None else Path(models)
         return cls(RedisSource(client), variant, folder, settings).start()
 
@@ -152,8 +169,8 @@ class FeatureReader:
 
     @property
     def model(self) -> ItemModel | None:
-        """The live item model, or None while none is loaded."""
-        served = self._follower.current() if self._follower else None
+        """The live item model of `variant`, or None while none is loaded."""
+        served = self._served(self._variant)
         return None if served is None else served.model
 
     def get(self, user_id: str, *, check_history: bool = False) -> UserRead:
@@ -169,7 +186,14 @@ class FeatureReader:
                 and keep them in the reads. Without it histories are read, in a second command,
                 only of users whose features cannot be used.
         """
-        return self._reading.read(user_ids, self._moment(), check_history=check_history)
+        reads: list[UserRead | None] = [None] * len(user_ids)
+        for variant, rows in self._rows_by_variant(user_ids).items():
+            chosen = [user_ids[row] for row in rows]
+            moment = self._moment(variant)
+            found = self._readings[variant].read(chosen, moment, check_history=check_history)
+            for row, read in zip(rows, found, strict=True):
+                reads[row] = read
+        return [read for read in reads if read is not None]
 
     def top_k(
         self,
@@ -203,7 +227,7 @@ class FeatureReader:
         found = iter(self.get_many(user_ids, check_history=exclude_seen))
         reads = [next(found) if isinstance(user, str) else user for user in users]
         if exclude_seen:
-            reads = self._reading.with_histories(reads)
+            reads = self._readings[self._variant].with_histories(reads)  # of all variants
         return ranking.top_k_many(reads, k, self._now_ms(now_ms), exclude_seen=exclude_seen)
 
     def score(
@@ -221,11 +245,35 @@ class FeatureReader:
         """
         return ranking.rank_rows(read, rows, self._now_ms(now_ms))
 
-    def _moment(self) -> Moment:
+    def _rows_by_variant(self, user_ids: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        if self._settings.assignments is None:
+            return {self._variant: range(len(user_ids))}
+        rows: dict[str, list[int]] = {}
+        for row, each in enumerate(self._settings.assignments.of_many(user_ids)):
+            rows.setdefault(each.parameters.variant or self._variant, []).append(row)
+        return rows
+
+    def _served(self, variant: str) -> ServedModel | None:
+        follower = self._followers.get(variant)
+        return None if follower is None else follower.current()
+
+    def _moment(self, variant: str) -> Moment:
         age_seconds = self._freshness.age_seconds(self._now_ms(None))
         is_stale = age_seconds is None or age_seconds > self._settings.stale_after_seconds
-        served = self._follower.current() if self._follower else None
-        return Moment(served, age_seconds, is_stale)
+        return Moment(self._served(variant), age_seconds, is_stale)
 
     def _now_ms(self, now_ms: int | None) -> int:
         return int(self._clock() * 1000) if now_ms is None else now_ms
+
+
+def _further_variants(settings: ReaderSettings) -> list[str]:
+    """Return the variants that cells set; one that this reader could not fold in is refused."""
+    if settings.assignments is None:
+        return []
+    for variant in settings.assignments.variants:
+        if variant.learner != settings.learner.name:
+            raise ConfigError(
+                f"variant {variant.name!r} needs learner {variant.learner!r}; this reader folds in "
+                f"with {settings.learner.name!r}"
+            )
+    return [variant.name for variant in settings.assignments.variants]

@@ -57,8 +57,8 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 GENERATE = runpy.run_path(str(REFERENCE / "generate.py"))
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")}
-OURS = ("config.md", "events.md", "redis.md", "cli.md")
-CONFIG, EVENTS, REDIS, CLI = (PAGES[name] for name in OURS)
+OURS = ("config.md", "events.md", "redis.md", "cli.md", "allocation.md", "experiments.md")
+CONFIG, EVENTS, REDIS, CLI, ALLOCATION, EXPERIMENTS = (PAGES[name] for name in OURS)
 VECTORS = json.loads((ROOT / "tests" / "vectors.json").read_text(encoding="utf-8"))
 
 RECORD_TIMESTAMP_MS = 1_763_900_060_000
@@ -127,7 +127,7 @@ def test_generated_blocks_hold_what_the_package_says(name):
 
 
 def test_every_block_has_its_place():
-    placed = re.findall(r"<!-- generated:([^>]+?) -->", CONFIG + REDIS)
+    placed = re.findall(r"<!-- generated:([^>]+?) -->", "".join(map(PAGES.get, GENERATE["PAGES"])))
     assert sorted(placed) == sorted(GENERATE["blocks"]())
 
 

@@ -1,0 +1,43 @@
+"""Experiments: who is in which cell, what a cell changes, and what it has shown. Pure."""
+
+from streamer.experiments.allocation import (
+    N_SLOTS,
+    UNALLOCATED,
+    Cell,
+    Experiment,
+    Parameters,
+    SlotRange,
+    allocate,
+    allocate_many,
+    slot_of,
+    slots_of,
+)
+from streamer.experiments.assignments import Assignment, Assignments
+from streamer.experiments.catalog import DEFAULT_LEARNER, Catalog, Layer, Variant
+from streamer.experiments.decision import Decision, decide
+from streamer.experiments.sequential import BucketSums, Interval, difference, paired_difference
+
+__all__ = [
+    "DEFAULT_LEARNER",
+    "N_SLOTS",
+    "UNALLOCATED",
+    "Assignment",
+    "Assignments",
+    "BucketSums",
+    "Catalog",
+    "Cell",
+    "Decision",
+    "Experiment",
+    "Interval",
+    "Layer",
+    "Parameters",
+    "SlotRange",
+    "Variant",
+    "allocate",
+    "allocate_many",
+    "decide",
+    "difference",
+    "paired_difference",
+    "slot_of",
+    "slots_of",
+]
