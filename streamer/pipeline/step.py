@@ -207,7 +207,7 @@ def warm_up(learner: Learner) -> None:
     one_item = ItemModel.of(
         model_id=0,
         # Too much for float32, so both precisions are tried.
-        params=FoldInParams(alpha=1000.0, regularization=1.0),
+        params=FoldInParams(alpha=10_000.0, regularization=1.0),
         item_ids=["any"],
         item_factors=np.ones((1, 1), np.float32),
         popularity=np.ones(1, np.float32),
