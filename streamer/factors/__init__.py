@@ -1,6 +1,13 @@
 """User factors: item models, learners, and the features that readers get (docs/adr/0001)."""
 
 from streamer.factors.blend import blend, unit
+from streamer.factors.catalog import (
+    BUILT_INS,
+    DEFAULT_LEARNER,
+    BuiltIn,
+    load_learner,
+    load_learners,
+)
 from streamer.factors.features import (
     FeatureDtype,
     Features,
@@ -16,7 +23,10 @@ from streamer.factors.recency_fold_in import RecencyFoldIn
 from streamer.factors.signals import Signals, strengths
 
 __all__ = [
+    "BUILT_INS",
+    "DEFAULT_LEARNER",
     "UNKNOWN_ROW",
+    "BuiltIn",
     "FeatureDtype",
     "Features",
     "FoldInParams",
@@ -31,6 +41,8 @@ __all__ = [
     "decode_many_features",
     "encode_features",
     "learner_id",
+    "load_learner",
+    "load_learners",
     "strengths",
     "unit",
 ]
