@@ -14,7 +14,7 @@ from strategies import examples, models, seeds
 from streamer.factors import BUILT_INS, load_learner
 from streamer.history import HistoryBatch
 
-ETA, LAMBDA = 0.05, 0.01
+ETA, LAMBDA = 0.5, 0.3
 every_built_in = pytest.mark.parametrize("name", BUILT_INS)
 
 
