@@ -1,0 +1,181 @@
+"""`streamer replay`: what a learner would have foreseen, on a recorded log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from streamer.cli.moments import Moment
+from streamer.cli.replay_progress import showing
+from streamer.cli.replay_table import as_table
+from streamer.errors import ConfigError
+from streamer.evaluation.learning import learn
+from streamer.evaluation.log_sources import records_of_lines
+from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
+from streamer.evaluation.trial import OnProgress
+from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
+from streamer.models import load_model, read_manifest
+from streamer.pipeline.records import Record
+from streamer.pipeline.step import warm_up
+
+
+class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
+    """A moment, or a share of the log: a float."""
+
+    name = "moment or share"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> TargetsFrom:
+        """Return epoch milliseconds, or a share as a float; or fail as click does."""
+        if not isinstance(value, str):
+            return value
+        try:
+            share = float(value)
+        except ValueError:
+            return Moment().convert(value, param, ctx)
+        if not 0 <= share < 1:
+            self.fail(f"{value!r} is no share of the log; give 0 to 1, such as 0.8", param, ctx)
+        return share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """What the options of `streamer replay` say."""
+
+    log: str
+    model: Path
+    learners: tuple[str, ...]
+    targets_from: TargetsFrom | None
+    k: int
+    json_path: str | None
+    metrics: bool
+    quiet: bool
+
+
+@click.command()
+@click.argument("log", metavar="LOG")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="The item model, a folder.",
+)
+@click.option(
+    "--learner",
+    "learners",
+    multiple=True,
+    metavar="NAME|M:C",
+    help=f"A built-in, or package.module:Class; may be given often. Default: {DEFAULT_LEARNER}.",
+)
+@click.option(
+    "--targets-from",
+    type=MomentOrShare(),
+    metavar="TIME|SHARE",
+    help="Plays later than this are foreseen, earlier events only fill histories: a time with an "
+    "offset, or a share of the log such as 0.8. Default: the model's trained_through.",
+)
+@click.option("-k", type=click.IntRange(1, 1000), default=DEFAULT_K, show_default=True)
+@click.option(
+    "--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."
+)
+@click.option("--metrics/--no-metrics", default=True, help="Or only learn, to see how fast it is.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def command(**options: Any) -> None:  # noqa: ANN401  one of every type
+    """Replay LOG: foresee each play, then learn from it, by the worker's own code.
+
+    LOG is a file of play and browse events, one JSON object a line. Beside every learner stand
+    five baselines: popularity, trending, vectors that stay as they were (static), vectors of the
+    last midnight (nightly), and vectors of everything without recency (full_history).
+    """
+    request = ReplayRequest(**options)
+    _ensure_paths(request)
+    model = load_model(request.model)
+    learners = _learners(request.learners)
+    text: object
+    with showing(quiet=request.quiet) as show:
+        if not request.metrics:
+            answer, text = _learn_only(request, model, learners, show)
+        else:
+            plan = ReplayPlan(model, learners, _targets_from(request), request.k)
+            report = replay_records(_records(request.log, show), plan, show)
+            answer, text = report.to_json(), as_table(report)
+    if request.json_path == "-":
+        click.echo(json.dumps(answer))
+        return
+    if request.json_path is not None:
+        _write(request.json_path, json.dumps(answer) + "\n")
+    Console().print(text)
+
+
+def _ensure_paths(request: ReplayRequest) -> None:
+    """Refuse what would fail at the end of the work, before its beginning."""
+    if not Path(request.log).is_file():
+        raise click.BadParameter(f"{request.log} is not a file")
+    if request.json_path not in {None, "-"} and not Path(str(request.json_path)).parent.is_dir():
+        raise click.BadParameter(f"{request.json_path}: there is no such folder")
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _learners(specs: tuple[str, ...]) -> dict[str, Learner]:
+    loaded = load_learners(specs or (DEFAULT_LEARNER,))
+    return {learner.name: learner for learner in loaded.values()}
+
+
+def _targets_from(request: ReplayRequest) -> TargetsFrom:
+    if request.targets_from is not None:
+        return request.targets_from
+    trained_through = read_manifest(request.model).notes.trained_through
+    if trained_through is None:
+        raise ConfigError(
+            f"{request.model}: the manifest has no trained_through; give --targets-from"
+        )
+    return trained_through
+
+
+def _records(log: str, show: OnProgress) -> Iterator[Record]:
+    path = Path(log)
+    n_bytes = path.stat().st_size
+    yield from records_of_lines(path, lambda done: show("reading", done, n_bytes))
+    show("reading", n_bytes, n_bytes)
+
+
+def _learn_only(
+    request: ReplayRequest, model: ItemModel, learners: dict[str, Learner], show: OnProgress
+) -> tuple[dict[str, Any], str]:
+    """Learn, and say how fast that was."""
+    if len(learners) > 1:
+        raise click.UsageError("--no-metrics takes one learner")
+    (learner,) = learners.values()
+    warm_up(learner)  # compiling is not learning
+    started = time.perf_counter()
+    learned = learn(_records(request.log, show), model, learner)
+    seconds = time.perf_counter() - started
+    rate = learned.n_events / seconds if seconds else 0.0
+    answer = {
+        "events": learned.n_events,
+        "viewers": learned.n_users,
+        "folded_in": learned.n_folded,
+        "fold_in_rejected": learned.n_fold_rejected,
+        "rejected": learned.rejected,
+        "seconds": round(seconds, 3),
+        "events_per_second": round(rate),
+    }
+    return answer, (
+        f"{learned.n_events:,} events of {learned.n_users:,} viewers learned in {seconds:.2f} s: "
+        f"{rate:,.0f} events/s; {sum(learned.rejected.values()):,} bad records skipped"
+    )

@@ -1,0 +1,126 @@
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from worlds import NOW_MS, event
+
+from streamer.cli.main import cli
+from streamer.errors import ConfigError, ModelError
+from streamer.evaluation.contenders import BASELINES
+from streamer.factors import FoldInParams
+from streamer.models import ModelNotes, write_model
+
+N_ITEMS = 30
+
+
+def write_tiny(folder, trained_through=NOW_MS + 100):
+    rng = np.random.default_rng(1)
+    write_model(
+        folder,
+        params=FoldInParams(alpha=10.0, regularization=1.0),
+        item_ids=[f"title-{row}" for row in range(N_ITEMS)],
+        item_factors=rng.normal(size=(N_ITEMS, 4)).astype(np.float32),
+        popularity=np.arange(N_ITEMS, 0, -1),
+        notes=ModelNotes(trained_through=trained_through),
+    )
+
+
+def log_values():
+    rng = np.random.default_rng(2)
+    for n in range(200):
+        yield event(f"u{rng.integers(9)}", f"title-{rng.integers(N_ITEMS)}", NOW_MS + n)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path / "m")
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([*log_values(), b"{"]))
+
+    def invoke(*args, exit_code=0):
+        result = CliRunner().invoke(cli, ["replay", *map(str, args)])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return invoke
+
+
+def answer_of(run, *args):
+    return json.loads(run("log.jsonl", "--model", "m", "--json", "-", *args).stdout)
+
+
+def test_the_json_has_the_learner_and_five_baselines_with_three_metrics(run):
+    answer = answer_of(run)
+    assert list(answer["learners"]) == ["recency_fold_in", *BASELINES]
+    assert answer["targets"] > 20
+    assert answer["rejected"] == {"not_json": 1}
+    for metrics in answer["learners"].values():
+        assert 0 <= metrics["mrr@20"] <= metrics["ndcg@20"] <= metrics["recall@20"] <= 1
+
+
+def test_the_json_goes_into_a_file_and_the_table_to_the_terminal(run, tmp_path):
+    result = run(
+        "log.jsonl", "--model", "m", "--json", "r.json", "-k", "5", "--learner", "flat_fold_in"
+    )
+    answer = json.loads((tmp_path / "r.json").read_text())
+    recall = answer["learners"]["flat_fold_in"]["recall@5"]
+    (line,) = (line for line in result.stdout.splitlines() if "flat_fold_in" in line)
+    assert f"{recall:.4f}" in line
+    assert all(name in result.stdout for name in BASELINES)
+
+
+def test_several_learners_stand_beside_each_other(run):
+    answer = answer_of(run, "--learner", "recency_fold_in", "--learner", "mean_of_items")
+    assert list(answer["learners"])[:2] == ["recency_fold_in", "mean_of_items"]
+
+
+def test_targets_begin_after_what_the_model_was_trained_on(run):
+    assert answer_of(run) == answer_of(run, "--targets-from", "2025-11-23T12:13:20.100Z")
+    earlier = answer_of(run, "--targets-from", "0.25")
+    assert earlier["targets"] > answer_of(run)["targets"]
+    assert answer_of(run, "--targets-from", "0")["targets"] > earlier["targets"]
+
+
+def test_a_replay_that_only_learns_says_how_fast_it_was(run):
+    answer = answer_of(run, "--no-metrics")
+    assert (answer["events"], answer["viewers"], answer["fold_in_rejected"]) == (200, 9, 0)
+    assert answer["events_per_second"] > 0
+    assert "200 events of 9 viewers" in run("log.jsonl", "--model", "m", "--no-metrics").stdout
+
+
+@pytest.mark.parametrize("share", ["1", "1.5", "-0.1", "nan"])
+def test_a_share_that_is_none_is_refused(run, share):
+    result = run("log.jsonl", "--model", "m", f"--targets-from={share}", exit_code=2)
+    assert "no share of the log" in result.stderr
+
+
+def test_what_is_wrong_is_said_before_the_work(run, tmp_path):
+    assert "is not a file" in run("none.jsonl", "--model", "m", exit_code=2).stderr
+    assert (
+        "no such folder"
+        in run("log.jsonl", "--model", "m", "--json", "none/r.json", exit_code=2).stderr
+    )
+    assert (
+        "takes one learner"
+        in run(
+            "log.jsonl",
+            "--model",
+            "m",
+            "--no-metrics",
+            "--learner",
+            "flat_fold_in",
+            "--learner",
+            "mean_of_items",
+            exit_code=2,
+        ).stderr
+    )
+    with pytest.raises(ModelError, match="no such folder"):
+        run("log.jsonl", "--model", "none")
+    with pytest.raises(ConfigError, match="did you mean"):
+        run("log.jsonl", "--model", "m", "--learner", "flat_foldin")
+    write_tiny(tmp_path / "timeless", trained_through=None)
+    with pytest.raises(ConfigError, match="give --targets-from"):
+        run("log.jsonl", "--model", "timeless")
