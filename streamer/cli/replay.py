@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -24,6 +25,8 @@ from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model, read_manifest
 from streamer.pipeline.records import Record
 from streamer.pipeline.step import warm_up
+
+PIPE_COLUMNS: Final = 120
 
 
 class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
@@ -113,7 +116,8 @@ def command(**options: Any) -> None:  # noqa: ANN401  one of every type
         return
     if request.json_path is not None:
         _write(request.json_path, json.dumps(answer) + "\n")
-    Console().print(text)
+    # A pipe has no width of its own that could be too narrow.
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False).print(text)
 
 
 def _ensure_paths(request: ReplayRequest) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from streamer.errors import ConfigError
 from streamer.evaluation.contenders import BASELINES
 from streamer.evaluation.event_log import EventLog, collect_events
-from streamer.evaluation.replay_report import Report
+from streamer.evaluation.replay_report import Origin, Report
 from streamer.evaluation.targets import find_targets
 from streamer.evaluation.trial import Court, OnProgress
 from streamer.factors import ItemModel, Learner
@@ -64,13 +64,27 @@ def replay_records(
         raise ConfigError(_why_no_targets(log, targets.n_touched, targets.n_unknown))
     court = Court(log, plan.model, plan.learners, first_position)
     trial = court.try_all(targets, plan.k, on_progress)
-    return Report(trial, plan.model, log.n_events, log.rejected)
+    origin = Origin(
+        model_id=plan.model.model_id,
+        n_items=plan.model.n_items,
+        n_events=log.n_events,
+        n_users=len(log.user_ids),
+        targets_from_ms=_targets_from_ms(log, first_position),
+        rejected=log.rejected,
+    )
+    return Report.of(trial, origin)
 
 
 def _first_position(log: EventLog, targets_from: TargetsFrom) -> int:
     if isinstance(targets_from, float):
         return int(len(log) * targets_from)
     return log.position_after(targets_from)
+
+
+def _targets_from_ms(log: EventLog, first_position: int) -> int:
+    """Return the time of the last interaction that only fills histories; 0 if there is none."""
+    earlier = log.times_ms[log.positions < first_position]
+    return int(earlier.max(initial=0))
 
 
 def _why_no_targets(log: EventLog, n_touched: int, n_unknown: int) -> str:

@@ -8,7 +8,7 @@ that a report says is computed from these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,11 +54,13 @@ class Board:
 
     Attributes:
         ranks: int32, shape (n_targets,); candidates before the played title.
+        is_warm: bool, shape (n_targets,); the others were served popularity for want of a vector.
         best_rows: int32, shape (n_listed, k); the best titles, -1 where there are no more.
         best_scores: float32, shape (n_listed, k).
     """
 
     ranks: NDArray[np.int32]
+    is_warm: NDArray[np.bool_]
     best_rows: NDArray[np.int32]
     best_scores: NDArray[np.float32]
 
@@ -67,6 +69,7 @@ class Board:
         """Return a board on which nothing is written yet."""
         return cls(
             np.zeros(n_targets, np.int32),
+            np.ones(n_targets, bool),
             np.zeros((n_listed, k), np.int32),
             np.zeros((n_listed, k), np.float32),
         )
@@ -81,7 +84,6 @@ class Trial:
         targets: The plays.
         boards: By contender: the learners first, then the baselines.
         n_learners: How many of them are learners.
-        n_items: Titles of the model.
         history_lengths: int64, shape (n_targets,); entries of the history just before.
         pauses_ms: int64, shape (n_targets,); time since the newest of them, NO_PAUSE without any.
         listed: intp, shape (n_listed,); targets whose best titles were kept.
@@ -93,7 +95,6 @@ class Trial:
     targets: Targets
     boards: Mapping[str, Board]
     n_learners: int
-    n_items: int
     history_lengths: NDArray[np.int64]
     pauses_ms: NDArray[np.int64]
     listed: NDArray[np.intp]
@@ -135,7 +136,6 @@ class Court:
             targets=targets,
             boards={name: Board.empty(n_targets, len(listed), k) for name in names},
             n_learners=len(self.learners),
-            n_items=self.model.n_items,
             history_lengths=np.zeros(n_targets, np.int64),
             pauses_ms=np.zeros(n_targets, np.int64),
             listed=listed,
@@ -173,6 +173,8 @@ class Court:
         )
         served[NIGHTLY] = nightly_vectors(log, targets, chosen, model)
         served[FULL_HISTORY] = full_history_vectors(log, targets, chosen, model)
+        for name, each in served.items():
+            trial.boards[name].is_warm[chosen] = each.is_warm
         popular = np.broadcast_to(model.popularity, (len(chosen), model.n_items))
         step = block_length(model.n_items)
         for start in range(0, len(chosen), step):
@@ -230,8 +232,3 @@ def _spread(targets: Targets, most: int) -> NDArray[np.intp]:
     if n_targets <= most:
         return np.arange(n_targets)
     return np.linspace(0, n_targets - 1, most).astype(np.intp)
-
-
-def names_of(learners: Sequence[Learner]) -> dict[str, Learner]:
-    """Return learners by their names."""
-    return {learner.name: learner for learner in learners}

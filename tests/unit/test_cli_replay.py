@@ -67,7 +67,7 @@ def test_the_json_goes_into_a_file_and_the_table_to_the_terminal(run, tmp_path):
     )
     answer = json.loads((tmp_path / "r.json").read_text())
     recall = answer["learners"]["flat_fold_in"]["recall@5"]
-    (line,) = (line for line in result.stdout.splitlines() if "flat_fold_in" in line)
+    line = next(line for line in result.stdout.splitlines() if line.startswith(" flat_fold_in  "))
     assert f"{recall:.4f}" in line
     assert all(name in result.stdout for name in BASELINES)
 

@@ -72,6 +72,10 @@ def ranks_of(report, name):
     return report.trial.boards[name].ranks.tolist()
 
 
+def metrics_of(report, name):
+    return {label: metric.value for label, metric in report.standings[name].metrics.items()}
+
+
 def test_recall_ndcg_and_mrr_are_those_that_one_counts_by_hand():
     """Ann is cold, then ranked 4 3 2 1 0 without what she has touched."""
     values = [
@@ -84,12 +88,12 @@ def test_recall_ndcg_and_mrr_are_those_that_one_counts_by_hand():
     report = replayed(values, line_of_items(), Stubborn())
     assert ranks_of(report, "stubborn") == [1, 1, 0, 1, 4]
     second = 1 / math.log2(3)
-    assert report.metrics()["stubborn"] == pytest.approx(
+    assert metrics_of(report, "stubborn") == pytest.approx(
         {"recall@2": 4 / 5, "ndcg@2": (3 * second + 1) / 5, "mrr@2": (3 / 2 + 1) / 5}
     )
     # By popularity 0 1 2 3 4 without what was touched: 1, then 0 2 3 4, 0 2 4, 0 2.
     assert ranks_of(report, "popularity") == [1, 2, 2, 0, 4]
-    assert report.metrics()["popularity"]["recall@2"] == 2 / 5
+    assert metrics_of(report, "popularity")["recall@2"] == 2 / 5
 
 
 def test_ties_break_by_row():
@@ -139,7 +143,7 @@ def test_targets_are_plays_of_known_titles_that_were_never_touched():
     report = replayed(values, line_of_items(), Stubborn())
     assert report.trial.targets.item_rows.tolist() == [3]
     assert (report.trial.targets.n_touched, report.trial.targets.n_unknown) == (3, 1)
-    assert report.rejected == {"not_json": 1}
+    assert report.origin.rejected == {"not_json": 1}
 
 
 @pytest.mark.parametrize(
@@ -371,3 +375,133 @@ def test_with_kafkas_timestamps_a_forget_counts_from_its_record():
     log = collect_events(records(*values, at_ms=NOW_MS + 10))
     assert log.forgotten_before_ms.tolist() == [NOW_MS + 11 + 300_000]
     assert len(log) == 1
+
+
+# --- what a report says beside the three metrics -----------------------------------------------
+
+
+def group_of(groups, label):
+    (found,) = (group for group in groups if group.label == label)
+    return found
+
+
+def test_groups_are_by_the_history_just_before_the_play():
+    values = [event("ann", f"item-{n}", NOW_MS + n * 600_000) for n in range(4)]
+    report = replayed(values, line_of_items(), Stubborn(), k=2)
+    # Cold 0, then 4 3 2 1, 4 3 2, 4 3 with ranks 3, 2, 1.
+    lengths = report.by_history_length
+    assert [(group.label, group.n_targets) for group in lengths if group.n_targets] == [
+        ("0", 1),
+        ("1-2", 2),
+        ("3-5", 1),
+    ]
+    assert group_of(lengths, "1-2").recall["stubborn"] == 0.0
+    assert group_of(lengths, "3-5").recall["stubborn"] == 1.0
+    assert math.isnan(group_of(lengths, "6-10").recall["stubborn"])
+    pauses = report.by_pause
+    assert group_of(pauses, "no history").recall == dict.fromkeys(report.standings, 1.0)
+    assert group_of(pauses, "5-30 min").n_targets == 3
+
+
+@pytest.mark.parametrize(
+    ("pause_ms", "label"),
+    [
+        (0, "under 5 min"),
+        (299_999, "under 5 min"),
+        (300_000, "5-30 min"),
+        (1_800_000, "30-60 min"),
+        (3_600_000, "1-24 h"),
+        (DAY_MS, "1-7 days"),
+        (7 * DAY_MS, "over 7 days"),
+    ],
+)
+def test_pauses_belong_to_the_group_that_they_reach(pause_ms, label):
+    values = [event("ann", "item-0", NOW_MS), event("ann", "item-1", NOW_MS + pause_ms)]
+    report = replayed(values, line_of_items(), Stubborn(), targets_from=0.5)
+    assert group_of(report.by_pause, label).n_targets == 1
+
+
+def test_freshness_is_worth_what_a_delay_loses():
+    """Ann's taste is known at once; with a delay popularity counts, which is wrong."""
+    values = [event("ann", "item-4", NOW_MS), event("ann", "item-3", NOW_MS + 1_000)]
+    report = replayed(values, line_of_items(), Stubborn(), targets_from=0.5, k=1)
+    assert [(group.label, group.recall["stubborn"]) for group in report.by_delay] == [
+        ("at once", 1.0),
+        ("5 min", 0.0),
+        ("1 h", 0.0),
+        ("24 h", 0.0),
+    ]
+
+
+def test_coverage_is_the_share_of_titles_that_are_in_any_list():
+    values = [event("ann", "item-2", NOW_MS), event("ann", "item-0", NOW_MS + 1)]
+    report = replayed(values, line_of_items(), Stubborn(), k=2)
+    # Cold: 0 1. Then 4 3.
+    assert report.standings["stubborn"].coverage == 4 / 5
+    # 0 1, twice.
+    assert report.standings["popularity"].coverage == 2 / 5
+    board = report.trial.boards["stubborn"]
+    assert board.best_rows.tolist() == [[0, 1], [4, 3]]
+
+
+def test_lists_leave_out_what_was_touched_and_end_where_titles_do():
+    values = [event("ann", f"item-{n}", NOW_MS + at) for at, n in enumerate((4, 2, 1))]
+    report = replayed(values, line_of_items(), Stubborn(), k=4)
+    assert report.trial.boards["stubborn"].best_rows.tolist() == [
+        [0, 1, 2, 3],
+        [3, 2, 1, 0],
+        [3, 1, 0, -1],
+    ]
+
+
+def test_a_contender_is_cold_where_it_has_no_vector():
+    values = [event("ann", "item-2", NOW_MS), event("ann", "item-0", NOW_MS + 1)]
+    report = replayed(values, line_of_items(), Stubborn())
+    cold = {name: standing.cold for name, standing in report.standings.items()}
+    assert cold == {
+        "stubborn": 0.5,
+        "popularity": 0.0,
+        "trending": 0.0,
+        "static": 1.0,
+        "nightly": 1.0,
+        "full_history": 0.5,
+    }
+
+
+class Broken(Stubborn):
+    name = "broken"
+
+    def __call__(self, histories, model):
+        factors = super().__call__(histories, model)
+        factors.vectors[:] = np.nan
+        return UserFactors(factors.vectors, factors.n_solved, np.ones(len(histories), bool))
+
+
+def test_a_rejected_solve_is_served_popularity():
+    values = [event("ann", f"item-{n}", NOW_MS + n) for n in range(4)]
+    report = replayed(values, line_of_items(), Broken())
+    assert ranks_of(report, "broken") == ranks_of(report, "popularity")
+
+
+def test_many_targets_are_asked_again_in_part(monkeypatch):
+    monkeypatch.setattr("streamer.evaluation.trial.MAX_DELAYED_TARGETS", 7)
+    monkeypatch.setattr("streamer.evaluation.trial.MAX_LISTED_TARGETS", 5)
+    monkeypatch.setattr("streamer.evaluation.trial.TARGETS_AT_ONCE", 16)
+    monkeypatch.setattr("streamer.evaluation.ranking.MAX_SCORES_AT_ONCE", 500)
+    rng = np.random.default_rng(3)
+    values = [
+        event(f"u{rng.integers(6)}", f"title-{rng.integers(40)}", NOW_MS + 100_000 * n)
+        for n in range(300)
+    ]
+    report = replayed(values, item_model(), RecencyFoldIn(), k=5)
+    monkeypatch.undo()
+    whole = replayed(values, item_model(), RecencyFoldIn(), k=5)
+    for name, board in whole.trial.boards.items():
+        assert ranks_of(report, name) == board.ranks.tolist()
+        assert report.trial.boards[name].best_rows.tolist() == (
+            board.best_rows[report.trial.listed].tolist()
+        )
+    assert [group.n_targets for group in report.by_delay] == [7] * 4
+    for delay_ms, ranks in whole.trial.delayed_ranks["recency_fold_in"].items():
+        some = report.trial.delayed_ranks["recency_fold_in"][delay_ms]
+        assert some.tolist() == ranks[report.trial.delayed].tolist()
