@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from streamer.cli.moments import Moment
 from streamer.cli.replay_progress import showing
 from streamer.cli.replay_table import as_table
-from streamer.errors import ConfigError
 from streamer.evaluation.learning import learn
-from streamer.evaluation.log_sources import records_of_lines
+from streamer.evaluation.notebook import records_of_file, trained_through_of
+from streamer.evaluation.replay_html import as_page
+from streamer.evaluation.replay_plots import ensure_plots
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
 from streamer.evaluation.trial import OnProgress
 from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
-from streamer.models import load_model, read_manifest
-from streamer.pipeline.records import Record
+from streamer.models import load_model
 from streamer.pipeline.step import warm_up
 
 PIPE_COLUMNS: Final = 120
@@ -53,18 +52,19 @@ class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since
 class ReplayRequest:
     """What the options of `streamer replay` say."""
 
-    log: str
+    log: Path
     model: Path
     learners: tuple[str, ...]
     targets_from: TargetsFrom | None
     k: int
     json_path: str | None
+    html_path: Path | None
     metrics: bool
     quiet: bool
 
 
 @click.command()
-@click.argument("log", metavar="LOG")
+@click.argument("log", metavar="LOG", type=click.Path(path_type=Path))
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -90,12 +90,20 @@ class ReplayRequest:
 @click.option(
     "--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."
 )
+@click.option(
+    "--html",
+    "html_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report with plots as one page that works offline; needs streamer[replay].",
+)
 @click.option("--metrics/--no-metrics", default=True, help="Or only learn, to see how fast it is.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def command(**options: Any) -> None:  # noqa: ANN401  one of every type
     """Replay LOG: foresee each play, then learn from it, by the worker's own code.
 
-    LOG is a file of play and browse events, one JSON object a line. Beside every learner stand
+    LOG is a file of play and browse events: one JSON object a line, or a .parquet file with a
+    column for each field. Beside every learner stand
     five baselines: popularity, trending, vectors that stay as they were (static), vectors of the
     last midnight (nightly), and vectors of everything without recency (full_history).
     """
@@ -103,34 +111,43 @@ def command(**options: Any) -> None:  # noqa: ANN401  one of every type
     _ensure_paths(request)
     model = load_model(request.model)
     learners = _learners(request.learners)
-    text: object
     with showing(quiet=request.quiet) as show:
         if not request.metrics:
             answer, text = _learn_only(request, model, learners, show)
-        else:
-            plan = ReplayPlan(model, learners, _targets_from(request), request.k)
-            report = replay_records(_records(request.log, show), plan, show)
-            answer, text = report.to_json(), as_table(report)
+            _tell(request, answer, text)
+            return
+        plan = ReplayPlan(model, learners, _targets_from(request), request.k)
+        report = replay_records(records_of_file(request.log, show), plan, show)
+    if request.html_path is not None:
+        _write(request.html_path, as_page(report))
+    _tell(request, report.to_json(), as_table(report))
+
+
+def _tell(request: ReplayRequest, answer: dict[str, Any], text: RenderableType) -> None:
     if request.json_path == "-":
         click.echo(json.dumps(answer))
         return
     if request.json_path is not None:
-        _write(request.json_path, json.dumps(answer) + "\n")
+        _write(Path(request.json_path), json.dumps(answer) + "\n")
     # A pipe has no width of its own that could be too narrow.
     Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False).print(text)
 
 
 def _ensure_paths(request: ReplayRequest) -> None:
     """Refuse what would fail at the end of the work, before its beginning."""
-    if not Path(request.log).is_file():
+    if not request.log.is_file():
         raise click.BadParameter(f"{request.log} is not a file")
-    if request.json_path not in {None, "-"} and not Path(str(request.json_path)).parent.is_dir():
-        raise click.BadParameter(f"{request.json_path}: there is no such folder")
+    json_path = None if request.json_path in {None, "-"} else Path(str(request.json_path))
+    for path in (json_path, request.html_path):
+        if path is not None and not path.parent.is_dir():
+            raise click.BadParameter(f"{path}: there is no folder {path.parent}")
+    if request.html_path is not None and request.metrics:
+        ensure_plots()
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -143,19 +160,7 @@ def _learners(specs: tuple[str, ...]) -> dict[str, Learner]:
 def _targets_from(request: ReplayRequest) -> TargetsFrom:
     if request.targets_from is not None:
         return request.targets_from
-    trained_through = read_manifest(request.model).notes.trained_through
-    if trained_through is None:
-        raise ConfigError(
-            f"{request.model}: the manifest has no trained_through; give --targets-from"
-        )
-    return trained_through
-
-
-def _records(log: str, show: OnProgress) -> Iterator[Record]:
-    path = Path(log)
-    n_bytes = path.stat().st_size
-    yield from records_of_lines(path, lambda done: show("reading", done, n_bytes))
-    show("reading", n_bytes, n_bytes)
+    return trained_through_of(request.model)
 
 
 def _learn_only(
@@ -167,7 +172,7 @@ def _learn_only(
     (learner,) = learners.values()
     warm_up(learner)  # compiling is not learning
     started = time.perf_counter()
-    learned = learn(_records(request.log, show), model, learner)
+    learned = learn(records_of_file(request.log, show), model, learner)
     seconds = time.perf_counter() - started
     rate = learned.n_events / seconds if seconds else 0.0
     answer = {

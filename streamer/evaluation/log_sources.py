@@ -22,7 +22,12 @@ REPORT_EVERY: Final = 5_000
 def records_of_values(values: Iterable[bytes]) -> Iterator[Record]:
     """Yield a record for each value of an event, in the same order."""
     for offset, value in enumerate(values):
-        yield Record(IN_A_FILE, offset, _timestamp_ms(value), None, value)
+        yield record_of_value(value, offset)
+
+
+def record_of_value(value: bytes, offset: int) -> Record:
+    """Return the record of an event's JSON."""
+    return Record(IN_A_FILE, offset, _timestamp_ms(value), None, value)
 
 
 def records_of_lines(

@@ -129,6 +129,12 @@ class Report:
         """The names of the learners, without the baselines."""
         return list(self.standings)[: self.trial.n_learners]
 
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        from streamer.evaluation.replay_html import as_fragment  # noqa: PLC0415  it needs this module
+
+        return as_fragment(self)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON; what cannot be told is null."""
         origin, trial = self.origin, self.trial

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_a_share_that_is_none_is_refused(run, share):
 def test_what_is_wrong_is_said_before_the_work(run, tmp_path):
     assert "is not a file" in run("none.jsonl", "--model", "m", exit_code=2).stderr
     assert (
-        "no such folder"
+        "there is no folder none"
         in run("log.jsonl", "--model", "m", "--json", "none/r.json", exit_code=2).stderr
     )
     assert (
@@ -122,5 +123,30 @@ def test_what_is_wrong_is_said_before_the_work(run, tmp_path):
     with pytest.raises(ConfigError, match="did you mean"):
         run("log.jsonl", "--model", "m", "--learner", "flat_foldin")
     write_tiny(tmp_path / "timeless", trained_through=None)
-    with pytest.raises(ConfigError, match="give --targets-from"):
+    with pytest.raises(ConfigError, match="no trained_through"):
         run("log.jsonl", "--model", "timeless")
+
+
+def test_the_page_with_plots_goes_into_a_file(run, tmp_path):
+    pytest.importorskip("matplotlib", reason="not run: streamer[replay] is not installed")
+    result = run("log.jsonl", "--model", "m", "--html", "r.html")
+    assert (tmp_path / "r.html").read_text().count("<svg") >= 4
+    assert "recency_fold_in" in result.stdout
+
+
+def test_without_matplotlib_a_page_is_refused_before_the_work(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match=r"streamer\[replay\]"):
+        run("log.jsonl", "--model", "m", "--html", "r.html")
+    assert "recency_fold_in" in run("log.jsonl", "--model", "m").stdout
+
+
+def test_a_log_in_parquet_gives_the_same(run, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="not run: streamer[replay] is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = [*log_values(), b"{"]
+    parquet.write_table(pyarrow.table({"value": values}), tmp_path / "log.parquet")
+    by_parquet = json.loads(run("log.parquet", "--model", "m", "--json", "-").stdout)
+    assert by_parquet == answer_of(run)
+    learned = json.loads(run("log.parquet", "--model", "m", "--json", "-", "--no-metrics").stdout)
+    assert learned["events"] == 200
