@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamer.cli.plan_costs import COSTS, REFERENCE_FACTORS, Costs
-from streamer.experiments import DEFAULT_LEARNER, Variant
-from streamer.factors import FeatureDtype
+from streamer.experiments import Variant
+from streamer.factors import DEFAULT_LEARNER, FeatureDtype
 from streamer.stores.footprint import features_bytes, key_bytes, table_bytes
 from streamer.stores.keys import features_key
 

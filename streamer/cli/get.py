@@ -65,7 +65,7 @@ def command(user_id: str, config: Path | None, as_json: bool, k: int) -> None:
     client = redis_client(settings.redis)
     ping(client)
     models = settings.models
-    reader_settings = ReaderSettings(group_id=settings.kafka.group_id)
+    reader_settings = ReaderSettings(group_id=settings.kafka.group_id, learner=models.learner)
     reader = FeatureReader(
         RedisSource(client), models.variant, models.directory, reader_settings
     ).start()

@@ -1,5 +1,6 @@
 """User factors: item models, learners, and the features that readers get (docs/adr/0001)."""
 
+from streamer.factors.asking import LEARNER_FAULTS, ask
 from streamer.factors.blend import blend, unit
 from streamer.factors.catalog import (
     BUILT_INS,
@@ -8,6 +9,7 @@ from streamer.factors.catalog import (
     load_learner,
     load_learners,
 )
+from streamer.factors.conformance import check_learner
 from streamer.factors.features import (
     FeatureDtype,
     Features,
@@ -25,6 +27,7 @@ from streamer.factors.signals import Signals, strengths
 __all__ = [
     "BUILT_INS",
     "DEFAULT_LEARNER",
+    "LEARNER_FAULTS",
     "UNKNOWN_ROW",
     "BuiltIn",
     "FeatureDtype",
@@ -36,7 +39,9 @@ __all__ = [
     "Signals",
     "Stamp",
     "UserFactors",
+    "ask",
     "blend",
+    "check_learner",
     "decode_features",
     "decode_many_features",
     "encode_features",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from streamer.errors import ConfigError, ModelError
 from streamer.experiments import Assignments
-from streamer.factors import ItemModel, Learner, RecencyFoldIn
+from streamer.factors import (
+    DEFAULT_LEARNER,
+    ItemModel,
+    Learner,
+    load_learner,
+    load_learners,
+)
 from streamer.models import pointer_key
 from streamer.models.experiment_file import load_catalog
 from streamer.reader import ranking
@@ -45,7 +51,8 @@ class ReaderSettings:
         retry_after_seconds: After a failure Redis is asked again no sooner than this.
         model_interval_seconds: Between looks at the live model's pointer.
         fresh_interval_seconds: Between looks at ``st:fresh``.
-        learner: Folds in where the stored features cannot be used; the workers' own.
+        learner: Folds in where the stored features cannot be used; the workers' own, by the name
+            in their configuration, or an object.
         assignments: Says each viewer's variant; None serves one variant to all.
     """
 
@@ -54,7 +61,7 @@ class ReaderSettings:
     retry_after_seconds: float = 1.0
     model_interval_seconds: float = 0.5
     fresh_interval_seconds: float = 1.0
-    learner: Learner = field(default_factory=RecencyFoldIn)
+    learner: Learner | str = DEFAULT_LEARNER
     assignments: Assignments | None = None
 
 
@@ -79,7 +86,7 @@ class FeatureReader:
         """Keep the parts; nothing is asked before `start`.
 
         Raises:
-            ConfigError: No variant can have this name, or one needs another learner.
+            ConfigError: No variant can have this name, or a learner cannot be loaded.
         """
         try:
             pointer_key(variant)
@@ -96,10 +103,11 @@ class FeatureReader:
         circuit = Circuit(settings.retry_after_seconds, monotonic)
         self._readings: dict[str, Reading] = {}
         self._followers: dict[str, ModelFollower] = {}
-        for name in {variant: None, **dict.fromkeys(_further_variants(settings))}:
-            self._readings[name] = Reading(source, name, settings.learner, circuit)
+        for name, learner in _learners(variant, settings).items():
+            self._readings[name] = Reading(source, name, learner, circuit)
             if models is not None:
-                follower = ModelFollower(partial(source.read_pointer, name), models, monotonic)
+                read_pointer = partial(source.read_pointer, name)
+                follower = ModelFollower(read_pointer, models, learner, monotonic)
                 self._followers[name] = follower
                 self._pollers.append(
                     Poller("reader-model", follower.look, settings.model_interval_seconds)
@@ -116,6 +124,7 @@ class FeatureReader:
         stale_after_seconds: float = DEFAULTS.stale_after_seconds,
         timeout_seconds: float = 0.05,
         experiments: Path | str | None = None,
+        learner: Learner | str = DEFAULT_LEARNER,
     ) -> Self:
         """Open a reader; a Redis that does not answer yet makes reads DEGRADED until it does.
 
@@ -132,15 +141,19 @@ class FeatureReader:
             timeout_seconds: Of one command, and of one connection attempt.
             experiments: A file of experiments, read once: each viewer gets the variant of their
                 cell, and `variant` where no cell sets one.
+            learner: That of the workers, ``[models] learner``: a name, or an object. Variants of
+                `experiments` have learners of their own.
 
         Raises:
-            ConfigError: The URL, the variant or the file cannot be understood.
+            ConfigError: The URL, the variant, the file or a learner cannot be understood.
         """
         assignments = None
         if experiments is not None:
             assignments = Assignments(load_catalog(Path(experiments)), variant)
         client = connect(redis_url, timeout_seconds=timeout_seconds)
-        settings = ReaderSettings(group_id, stale_after_seconds, assignments=assignments)
+        settings = ReaderSettings(
+            group_id, stale_after_seconds, learner=learner, assignments=assignments
+        )
         folder = None if models is None else Path(models)
         return cls(RedisSource(client), variant, folder, settings).start()
 
@@ -266,14 +279,13 @@ class FeatureReader:
         return int(self._clock() * 1000) if now_ms is None else now_ms
 
 
-def _further_variants(settings: ReaderSettings) -> list[str]:
-    """Return the variants that cells set; one that this reader could not fold in is refused."""
-    if settings.assignments is None:
-        return []
-    for variant in settings.assignments.variants:
-        if variant.learner != settings.learner.name:
-            raise ConfigError(
-                f"variant {variant.name!r} needs learner {variant.learner!r}; this reader folds in "
-                f"with {settings.learner.name!r}"
-            )
-    return [variant.name for variant in settings.assignments.variants]
+def _learners(variant: str, settings: ReaderSettings) -> dict[str, Learner]:
+    """Return the learner of the reader's own variant, and of every other that cells set."""
+    learner = settings.learner
+    found = {variant: load_learner(learner) if isinstance(learner, str) else learner}
+    if settings.assignments is not None:
+        others = {each.name: each.learner for each in settings.assignments.variants}
+        others.pop(variant, None)
+        loaded = load_learners(others.values())
+        found |= {name: loaded[spec] for name, spec in others.items()}
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.errors import StoreUnavailable
+from streamer.errors import LearnerError, StoreUnavailable
 from streamer.factors import Learner
 from streamer.history import decode
 from streamer.reader.circuit import Circuit
@@ -18,6 +19,8 @@ from streamer.reader.feature_table import decode_table
 from streamer.reader.read import Status, UserRead
 from streamer.reader.source import FeatureSource
 from streamer.stores.keys import features_key, history_key
+
+log = logging.getLogger("streamer.reader")
 
 CIRCUIT_OPEN: Final = "circuit_open"
 NOT_AN_ID: Final = "not_an_id"
@@ -35,6 +38,7 @@ class Reading:
         self._variant = variant
         self._learner = learner
         self._circuit = circuit
+        self._complaint: tuple[int, str] | None = None
 
     def read(
         self, user_ids: Sequence[str], moment: Moment, *, check_history: bool
@@ -93,6 +97,8 @@ class Reading:
             draft.add_histories(every_row, decode(values[len(user_ids) :]), self._learner)
         elif moment.served is not None and len(draft.unusable):
             self._add_histories(draft, user_ids, draft.unusable)
+        if draft.learner_error is not None and moment.served is not None:
+            self._complain(draft.learner_error, moment.served.generation)
         return draft.finish()
 
     def _add_histories(self, draft: Draft, user_ids: Sequence[str], rows: NDArray[np.intp]) -> None:
@@ -102,6 +108,12 @@ class Reading:
             draft.degrade(rows, failure.kind)
         else:
             draft.add_histories(rows, decode(values), self._learner)
+
+    def _complain(self, error: LearnerError, generation: int) -> None:
+        """Say once a publish what is wrong; every read says that something is."""
+        if (generation, error.reason) != self._complaint:
+            self._complaint = generation, error.reason
+            log.error("variant %s cannot be folded in: %s", self._variant, error, exc_info=error)
 
     def _values(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._circuit.admits():
