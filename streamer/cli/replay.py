@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +15,17 @@ from rich.console import Console, RenderableType
 
 from streamer.cli.moments import Moment
 from streamer.cli.replay_progress import showing
+from streamer.cli.replay_source import Source
 from streamer.cli.replay_table import as_table
+from streamer.config import Settings, load_settings
 from streamer.evaluation.learning import learn
-from streamer.evaluation.notebook import records_of_file, trained_through_of
+from streamer.evaluation.notebook import trained_through_of
 from streamer.evaluation.replay_html import as_page
 from streamer.evaluation.replay_plots import ensure_plots
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
-from streamer.evaluation.trial import OnProgress
 from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model
+from streamer.pipeline.records import Record
 from streamer.pipeline.step import warm_up
 
 PIPE_COLUMNS: Final = 120
@@ -52,7 +55,10 @@ class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since
 class ReplayRequest:
     """What the options of `streamer replay` say."""
 
-    log: Path
+    log: str
+    since_ms: int | None
+    until_ms: int | None
+    config: Path | None
     model: Path
     learners: tuple[str, ...]
     targets_from: TargetsFrom | None
@@ -62,9 +68,13 @@ class ReplayRequest:
     metrics: bool
     quiet: bool
 
+    def source(self) -> Source:
+        """Return where the log is read."""
+        return Source(self.log, self.since_ms, self.until_ms)
+
 
 @click.command()
-@click.argument("log", metavar="LOG", type=click.Path(path_type=Path))
+@click.argument("log", metavar="LOG", type=click.Path())
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -77,8 +87,17 @@ class ReplayRequest:
     "learners",
     multiple=True,
     metavar="NAME|M:C",
-    help=f"A built-in, or package.module:Class; may be given often. Default: {DEFAULT_LEARNER}.",
+    help="A built-in, or package.module:Class; may be given often. Default: that of --config, else "
+    f"{DEFAULT_LEARNER}.",
 )
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file.")
+@click.option(
+    "--since",
+    "since_ms",
+    type=Moment(),
+    help="With kafka: what was appended from then on: 2h, 1d ago, or a time with an offset.",
+)
+@click.option("--until", "until_ms", type=Moment(), help="With kafka: what was appended before.")
 @click.option(
     "--targets-from",
     type=MomentOrShare(),
@@ -103,21 +122,26 @@ def command(**options: Any) -> None:  # noqa: ANN401  one of every type
     """Replay LOG: foresee each play, then learn from it, by the worker's own code.
 
     LOG is a file of play and browse events: one JSON object a line, or a .parquet file with a
-    column for each field. Beside every learner stand
-    five baselines: popularity, trending, vectors that stay as they were (static), vectors of the
-    last midnight (nightly), and vectors of everything without recency (full_history).
+    column for each field. Or it is `kafka:` for the configured topics, `kafka:A,B` for these.
+
+    Beside every learner stand five baselines: popularity, trending, vectors that stay as they
+    were (static), vectors of the last midnight (nightly), and vectors of everything without
+    recency (full_history).
     """
     request = ReplayRequest(**options)
     _ensure_paths(request)
     model = load_model(request.model)
-    learners = _learners(request.learners)
+    source = request.source()
+    needs_settings = source.is_kafka or request.config is not None
+    settings = load_settings(request.config) if needs_settings else None
+    learners = _learners(request.learners, settings)
     with showing(quiet=request.quiet) as show:
         if not request.metrics:
-            answer, text = _learn_only(request, model, learners, show)
+            answer, text = _learn_only(source.records(settings, show), model, learners)
             _tell(request, answer, text)
             return
         plan = ReplayPlan(model, learners, _targets_from(request), request.k)
-        report = replay_records(records_of_file(request.log, show), plan, show)
+        report = replay_records(source.records(settings, show), plan, show)
     if request.html_path is not None:
         _write(request.html_path, as_page(report))
     _tell(request, report.to_json(), as_table(report))
@@ -135,8 +159,7 @@ def _tell(request: ReplayRequest, answer: dict[str, Any], text: RenderableType) 
 
 def _ensure_paths(request: ReplayRequest) -> None:
     """Refuse what would fail at the end of the work, before its beginning."""
-    if not request.log.is_file():
-        raise click.BadParameter(f"{request.log} is not a file")
+    request.source().ensure_sound()
     json_path = None if request.json_path in {None, "-"} else Path(str(request.json_path))
     for path in (json_path, request.html_path):
         if path is not None and not path.parent.is_dir():
@@ -152,8 +175,9 @@ def _write(path: Path, text: str) -> None:
         raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _learners(specs: tuple[str, ...]) -> dict[str, Learner]:
-    loaded = load_learners(specs or (DEFAULT_LEARNER,))
+def _learners(specs: tuple[str, ...], settings: Settings | None) -> dict[str, Learner]:
+    default = DEFAULT_LEARNER if settings is None else settings.models.learner
+    loaded = load_learners(specs or (default,))
     return {learner.name: learner for learner in loaded.values()}
 
 
@@ -164,7 +188,7 @@ def _targets_from(request: ReplayRequest) -> TargetsFrom:
 
 
 def _learn_only(
-    request: ReplayRequest, model: ItemModel, learners: dict[str, Learner], show: OnProgress
+    records: Iterator[Record], model: ItemModel, learners: dict[str, Learner]
 ) -> tuple[dict[str, Any], str]:
     """Learn, and say how fast that was."""
     if len(learners) > 1:
@@ -172,7 +196,7 @@ def _learn_only(
     (learner,) = learners.values()
     warm_up(learner)  # compiling is not learning
     started = time.perf_counter()
-    learned = learn(records_of_file(request.log, show), model, learner)
+    learned = learn(records, model, learner)
     seconds = time.perf_counter() - started
     rate = learned.n_events / seconds if seconds else 0.0
     answer = {

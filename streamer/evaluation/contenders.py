@@ -17,7 +17,7 @@ from streamer.evaluation.event_log import EventLog
 from streamer.evaluation.full_histories import full_vectors
 from streamer.evaluation.snapshots import histories_at
 from streamer.evaluation.targets import DAY_MS, Targets, ends_before
-from streamer.factors import ItemModel, Learner, blend
+from streamer.factors import ItemModel, Learner, ask, blend
 from streamer.history import HistoryBatch, event_times_ms
 
 POPULARITY: Final = "popularity"
@@ -53,13 +53,14 @@ def serve(
     """Return what a reader would serve at these times from these histories.
 
     A row that the learner rejects is cold: nothing new would be published for it.
+
+    Raises:
+        LearnerError: The learner failed, or its answer has another form than it should.
     """
-    factors = learner(histories, model)
+    factors = ask(learner, histories, model)
     idle_s = np.maximum(0, times_ms - event_times_ms(histories.words[:, 0])) / 1000
-    # A single vector stands for both.
-    both = factors.vectors[:, [0, -1]]
     is_warm = (factors.n_solved > 0) & ~factors.is_rejected
-    vectors = blend(both, idle_s, model.params.blend_half_life_s)
+    vectors = blend(factors.pairs, idle_s, model.params.blend_half_life_s)
     vectors[~is_warm] = 0.0  # a rejected one may be anything
     return Served(vectors, is_warm)
 

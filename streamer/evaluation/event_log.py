@@ -25,7 +25,7 @@ class EventLog:
     """Interactions sorted by (viewer, event time, place in the log).
 
     Attributes:
-        user_ids: A viewer's number is its index; n_users.
+        user_ids: In ascending order; a viewer's number is its index; n_users.
         starts: intp, shape (n_users + 1,); interactions of viewer u are starts[u] : starts[u + 1].
         users: intp, shape (n,).
         item_keys: uint64, shape (n,).
@@ -104,18 +104,23 @@ class _Collector:
     def log(self) -> EventLog:
         """Return what was taken, without what was forgotten."""
         n_users = len(self._row_of_user)
-        users = np.concatenate([np.empty(0, np.intp), *self._users])
+        # In the order of their ids: the same events give the same report from any source.
+        user_ids = sorted(self._row_of_user)
+        number_of_row = np.empty(n_users, np.intp)
+        number_of_row[[self._row_of_user[user_id] for user_id in user_ids]] = np.arange(n_users)
+        users = number_of_row[np.concatenate([np.empty(0, np.intp), *self._users])]
         words = np.concatenate([np.empty(0, np.uint64), *self._words])
         item_keys = np.concatenate([np.empty(0, np.uint64), *self._item_keys])
         forgotten_before_ms = np.zeros(n_users, np.uint64)
-        forgotten_before_ms[list(self._forgotten)] = list(self._forgotten.values())
+        forgotten = number_of_row[list(self._forgotten)]
+        forgotten_before_ms[forgotten] = list(self._forgotten.values())
         is_alive = words >> np.uint64(16) > forgotten_before_ms[users]
         in_time = np.argsort(words >> np.uint64(16), kind="stable")
         in_time = in_time[is_alive[in_time]]
         by_user = np.argsort(users[in_time], kind="stable")
         order = in_time[by_user]
         return EventLog(
-            user_ids=list(self._row_of_user),
+            user_ids=user_ids,
             starts=np.searchsorted(users[order], np.arange(n_users + 1)),
             users=users[order],
             item_keys=item_keys[order],

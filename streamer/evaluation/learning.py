@@ -46,7 +46,11 @@ class Apprentice:
         self._rejected: Counter[str] = Counter()
 
     def learn(self, records: Sequence[Record]) -> None:
-        """Learn a batch: decode, merge, fold in and encode, for every viewer in it."""
+        """Learn a batch: decode, merge, fold in and encode, for every viewer in it.
+
+        Raises:
+            LearnerError: The learner failed; a worker would take its variant out of service.
+        """
         decoded = self._decoder.decode(records)
         self._n_events += sum(decoded.applied.values())
         self._rejected.update(str(letter.reason) for letter in decoded.rejected)
@@ -61,6 +65,8 @@ class Apprentice:
             self._live,
             FeatureFormat(FeatureDtype.F16, 0),
         )
+        for failure in step.failures:
+            raise failure.error
         self._known.put(rows, step.after)
         self._n_folded += step.n_folded[self._live.variant]
         self._n_fold_rejected += step.n_fold_rejected[self._live.variant]

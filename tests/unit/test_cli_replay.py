@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from worlds import NOW_MS, event
 
 from streamer.cli.main import cli
-from streamer.errors import ConfigError, ModelError
+from streamer.errors import ConfigError, LearnerError, ModelError
 from streamer.evaluation.contenders import BASELINES
 from streamer.factors import FoldInParams
 from streamer.models import ModelNotes, write_model
@@ -150,3 +150,30 @@ def test_a_log_in_parquet_gives_the_same(run, tmp_path):
     assert by_parquet == answer_of(run)
     learned = json.loads(run("log.parquet", "--model", "m", "--json", "-", "--no-metrics").stdout)
     assert learned["events"] == 200
+
+
+def test_times_are_for_topics(run):
+    result = run("log.jsonl", "--model", "m", "--since", "1d", exit_code=2)
+    assert "are for kafka:" in result.stderr
+    result = run("kafka:", "--model", "m", "--since", "1h", "--until", "2h", exit_code=2)
+    assert "--until is not after --since" in result.stderr
+
+
+def test_a_configuration_says_the_default_learner(run, tmp_path):
+    (tmp_path / "c.toml").write_text('[models]\nlearner = "mean_of_items"\n')
+    assert "mean_of_items" in answer_of(run, "--config", "c.toml")["learners"]
+    by_name = answer_of(run, "--config", "c.toml", "--learner", "flat_fold_in")
+    assert "mean_of_items" not in by_name["learners"]
+
+
+def test_a_learner_that_fails_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "tastes_that_fail.py").write_text(
+        "class Fails:\n"
+        "    name = 'fails'\n"
+        "    def __call__(self, histories, model):\n"
+        "        raise ValueError('no idea')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for words in ((), ("--no-metrics",)):
+        with pytest.raises(LearnerError, match="learner 'fails' raised ValueError: no idea"):
+            run("log.jsonl", "--model", "m", "--learner", "tastes_that_fail:Fails", *words)
