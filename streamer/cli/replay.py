@@ -23,6 +23,7 @@ from streamer.evaluation.notebook import trained_through_of
 from streamer.evaluation.replay_html import as_page
 from streamer.evaluation.replay_plots import ensure_plots
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
+from streamer.evaluation.targets import TargetKind
 from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model
 from streamer.pipeline.records import Record
@@ -62,6 +63,7 @@ class ReplayRequest:
     model: Path
     learners: tuple[str, ...]
     targets_from: TargetsFrom | None
+    targets: str
     k: int
     json_path: str | None
     html_path: Path | None
@@ -105,6 +107,14 @@ class ReplayRequest:
     help="Plays later than this are foreseen, earlier events only fill histories: a time with an "
     "offset, or a share of the log such as 0.8. Default: the model's trained_through.",
 )
+@click.option(
+    "--targets",
+    type=click.Choice([str(kind) for kind in TargetKind]),
+    default=str(TargetKind.PLAYS),
+    show_default=True,
+    help="Foresee plays of titles that were never touched, or first contacts: a play, an opened "
+    "page, a trailer.",
+)
 @click.option("-k", type=click.IntRange(1, 1000), default=DEFAULT_K, show_default=True)
 @click.option(
     "--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."
@@ -140,7 +150,9 @@ def command(**options: Any) -> None:  # noqa: ANN401  one of every type
             answer, text = _learn_only(source.records(settings, show), model, learners)
             _tell(request, answer, text)
             return
-        plan = ReplayPlan(model, learners, _targets_from(request), request.k)
+        plan = ReplayPlan(
+            model, learners, _targets_from(request), request.k, TargetKind(request.targets)
+        )
         report = replay_records(source.records(settings, show), plan, show)
     if request.html_path is not None:
         _write(request.html_path, as_page(report))

@@ -20,12 +20,13 @@ from streamer.evaluation.replay_report import Report
 
 def as_table(report: Report) -> Renderables:
     """Return everything that is worth a look: who is how good, by how much, and when."""
-    origin = report.origin
+    origin, targets = report.origin, report.trial.targets
     skipped = sum(origin.rejected.values())
     shown: list[RenderableType] = [
-        f"{report.n_targets:,} plays of titles new to their viewers after "
-        f"{in_utc(origin.targets_from_ms)} UTC, of {origin.n_events:,} events of "
-        f"{origin.n_users:,} viewers; {skipped:,} bad records skipped",
+        f"{report.n_targets:,} {report.subject} after {in_utc(origin.targets_from_ms)} UTC; "
+        f"{origin.n_events:,} events of {origin.n_users:,} viewers\n"
+        f"no targets: {targets.n_touched:,} of titles that were touched before, "
+        f"{targets.n_unknown:,} of unknown titles; {skipped:,} bad records skipped",
         _standings(report),
         *_lifts(report),
         _lists(report),

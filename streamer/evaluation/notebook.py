@@ -21,6 +21,7 @@ from streamer.evaluation.event_rows import (
 from streamer.evaluation.log_sources import record_of_value, records_of_lines
 from streamer.evaluation.replay_report import Report
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
+from streamer.evaluation.targets import TargetKind
 from streamer.evaluation.trial import OnProgress
 from streamer.events.times import parse_event_time
 from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learner
@@ -34,12 +35,13 @@ LATER_SHARE: Final = 0.8
 AnyLearner = Learner | type | str
 
 
-def replay(
+def replay(  # noqa: PLR0913  three say what, the others have defaults and names
     events: Any,  # noqa: ANN401  a path, a DataFrame of any library, or an iterable
     model: ItemModel | str | Path,
     learner: AnyLearner | Sequence[AnyLearner] = DEFAULT_LEARNER,
     *,
     targets_from: TargetsFrom | str | datetime | None = None,
+    targets: TargetKind | str = TargetKind.PLAYS,
     k: int = DEFAULT_K,
     on_progress: OnProgress = lambda *_: None,
 ) -> Report:
@@ -55,6 +57,8 @@ def replay(
         targets_from: Plays later than this are foreseen: epoch milliseconds, a datetime or RFC 3339
             with an offset, or as a float a share of the log. Default: the `trained_through` of the
             folder; 0.8 with a loaded model.
+        targets: ``plays`` of titles that were never touched, or ``contacts``: the first time that
+            a title is played, left at once, opened, or its trailer is watched.
         k: The cut-off of recall and the others.
         on_progress: Told a stage, what is done and what there is of it.
 
@@ -73,7 +77,7 @@ def replay(
         begin = LATER_SHARE
     else:
         begin = trained_through_of(Path(model))
-    plan = ReplayPlan(items, _learners(learner), begin, k)
+    plan = ReplayPlan(items, _learners(learner), begin, k, _target_kind(targets))
     return replay_records(records_of(events, on_progress), plan, on_progress)
 
 
@@ -161,6 +165,15 @@ def trained_through_of(folder: Path) -> int:
             "(--targets-from, targets_from)"
         )
     return trained_through
+
+
+def _target_kind(targets: TargetKind | str) -> TargetKind:
+    try:
+        return TargetKind(targets)
+    except ValueError as error:
+        raise ConfigError(
+            f"targets is {targets!r}; expected {' or '.join(map(repr, map(str, TargetKind)))}"
+        ) from error
 
 
 def _moment_or_share(targets_from: TargetsFrom | str | datetime) -> TargetsFrom:

@@ -77,12 +77,11 @@ def _origin(report: Report) -> str:
     begin = datetime.fromtimestamp(origin.targets_from_ms / 1000, UTC)
     rejected = "".join(f", {count:,} {reason}" for reason, count in origin.rejected.items())
     facts = (
-        f"{report.n_targets:,} plays of titles new to their viewers, after "
-        f"{begin:%Y-%m-%d %H:%M:%S} UTC.",
+        f"{report.n_targets:,} {report.subject}, after {begin:%Y-%m-%d %H:%M:%S} UTC.",
         f"{origin.n_events:,} events of {origin.n_users:,} viewers; model "
         f"{origin.model_id:016x}, {origin.n_items:,} titles.",
-        f"No targets: {targets.n_touched:,} plays of titles that were touched before, "
-        f"{targets.n_unknown:,} first plays of titles that the model does not know.",
+        f"No targets: {targets.n_touched:,} of titles that were touched before, "
+        f"{targets.n_unknown:,} of titles that the model does not know.",
         f"Bad records skipped: {sum(origin.rejected.values()):,}{rejected}.",
         f"Delays were asked of {len(report.trial.delayed):,} targets, coverage and calibration of "
         f"{len(report.trial.listed):,}, spread evenly.",
@@ -132,7 +131,7 @@ def _groups(title: str, groups: Sequence[Group], names: Sequence[str]) -> str:
         recalls = [group.recall[name] for name in names]
         shown = ("" if isnan(recall) else f"{recall:.4f}" for recall in recalls)
         rows.append((group.label, f"{group.n_targets:,}", *shown))
-    return _table(title, ["", "plays", *names], rows)
+    return _table(title, ["", "targets", *names], rows)
 
 
 def _table(

@@ -117,7 +117,7 @@ def _lines(
             label=_text(name),
         )
     axes.set_xticks(range(len(there)), labels)
-    axes.set_xlabel(f"{x_label} (plays)")
+    axes.set_xlabel(f"{x_label} (targets)")
     axes.set_ylabel(f"recall@{report.trial.k}")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)

@@ -13,6 +13,7 @@ from streamer.evaluation.bootstrap import Bootstrap, Interval
 from streamer.evaluation.breakdowns import Group, by_delay, by_history_length, by_pause
 from streamer.evaluation.calibration import Calibration, calibrate
 from streamer.evaluation.scores import METRICS
+from streamer.evaluation.targets import TargetKind
 from streamer.evaluation.trial import Board, Trial
 
 
@@ -26,6 +27,7 @@ class Origin:
         n_events: Valid events of the log.
         n_users: Viewers with evidence.
         targets_from_ms: Plays later than this are targets, epoch milliseconds.
+        target_kind: What was foreseen.
         rejected: Number of invalid records by reason.
     """
 
@@ -34,6 +36,7 @@ class Origin:
     n_events: int
     n_users: int
     targets_from_ms: int
+    target_kind: TargetKind
     rejected: Mapping[str, int]
 
 
@@ -125,6 +128,14 @@ class Report:
         return len(self.trial.targets)
 
     @property
+    def subject(self) -> str:
+        """What was foreseen, in a few words."""
+        return {
+            TargetKind.PLAYS: "plays of titles new to their viewers",
+            TargetKind.CONTACTS: "first contacts of viewers with titles",
+        }[self.origin.target_kind]
+
+    @property
     def learners(self) -> list[str]:
         """The names of the learners, without the baselines."""
         return list(self.standings)[: self.trial.n_learners]
@@ -159,8 +170,9 @@ class Report:
             "viewers": origin.n_users,
             "viewers_with_targets": len(np.unique(trial.targets.users)),
             "targets_from": origin.targets_from_ms,
-            "plays_of_touched_titles": trial.targets.n_touched,
-            "plays_of_unknown_titles": trial.targets.n_unknown,
+            "target_kind": str(origin.target_kind),
+            "of_touched_titles": trial.targets.n_touched,
+            "of_unknown_titles": trial.targets.n_unknown,
             "listed_targets": len(trial.listed),
             "rejected": dict(origin.rejected),
         }

@@ -9,7 +9,7 @@ from streamer.errors import ConfigError
 from streamer.evaluation.contenders import BASELINES
 from streamer.evaluation.event_log import EventLog, collect_events
 from streamer.evaluation.replay_report import Origin, Report
-from streamer.evaluation.targets import find_targets
+from streamer.evaluation.targets import TargetKind, find_targets
 from streamer.evaluation.trial import Court, OnProgress
 from streamer.factors import ItemModel, Learner
 from streamer.pipeline.records import Record
@@ -28,12 +28,14 @@ class ReplayPlan:
         learners: By the names of the report; the first one is also `static`.
         targets_from: Plays later than this are foreseen.
         k: The cut-off.
+        target_kind: What is foreseen.
     """
 
     model: ItemModel
     learners: dict[str, Learner]
     targets_from: TargetsFrom
     k: int = DEFAULT_K
+    target_kind: TargetKind = TargetKind.PLAYS
 
     def __post_init__(self) -> None:
         taken = [name for name in self.learners if name in BASELINES]
@@ -59,7 +61,7 @@ def replay_records(
     """
     log = collect_events(records)
     first_position = _first_position(log, plan.targets_from)
-    targets = find_targets(log, plan.model, first_position)
+    targets = find_targets(log, plan.model, first_position, plan.target_kind)
     if len(targets) == 0:
         raise ConfigError(_why_no_targets(log, targets.n_touched, targets.n_unknown))
     court = Court(log, plan.model, plan.learners, first_position)
@@ -70,6 +72,7 @@ def replay_records(
         n_events=log.n_events,
         n_users=len(log.user_ids),
         targets_from_ms=_targets_from_ms(log, first_position),
+        target_kind=plan.target_kind,
         rejected=log.rejected,
     )
     return Report.of(trial, origin)
@@ -92,8 +95,8 @@ def _why_no_targets(log: EventLog, n_touched: int, n_unknown: int) -> str:
         found = ", ".join(f"{count} {reason}" for reason, count in log.rejected.items())
         return f"no valid event in the log; rejected: {found or 'nothing'}"
     return (
-        f"no play to foresee among {log.n_events} events: after --targets-from there are "
-        f"{n_touched} plays of titles that their viewers had touched before and {n_unknown} of "
+        f"nothing to foresee among {log.n_events} events: after --targets-from there are "
+        f"{n_touched} of titles that their viewers had touched before and {n_unknown} of "
         "titles that the model does not know; give an earlier --targets-from, or the log that the "
         "model was not trained on"
     )

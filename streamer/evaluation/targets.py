@@ -2,12 +2,14 @@
 
 A target is a qualifying play (kind `play`) of a title that the model knows and that its viewer has
 never touched before: no evidence of any kind in the log. It is ranked among all titles of the model
-that the viewer has not touched, the same ones for every contender.
+that the viewer has not touched, the same ones for every contender. Where viewers open a title's
+page before they play it, few plays are left; then first contacts are the better question.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -21,9 +23,24 @@ from streamer.history import kinds
 DAY_MS: Final = 86_400_000
 
 
+class TargetKind(StrEnum):
+    """What is to be foreseen."""
+
+    PLAYS = "plays"
+    """First plays of titles that were never touched."""
+    CONTACTS = "contacts"
+    """The first time that a title is played, left at once, opened, or its trailer is watched."""
+
+
+_KINDS: Final = {
+    TargetKind.PLAYS: [Kind.PLAY],
+    TargetKind.CONTACTS: [Kind.PLAY, Kind.BRIEF_PLAY, Kind.DETAIL_VIEW, Kind.TRAILER_VIEW],
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Plays to be foreseen, sorted by (viewer, time).
+    """What is to be foreseen, sorted by (viewer, time).
 
     Attributes:
         events: intp, shape (n_targets,); which interactions of the log they are.
@@ -35,8 +52,9 @@ class Targets:
             seen_rows[seen_starts[j] : seen_ends[j]].
         seen_ends: intp, shape (n_targets,).
         rows_of_events: intp, shape (n,); the model's row of every interaction of the log.
-        n_touched: Plays of known titles that are no targets because they were touched before.
-        n_unknown: First plays of titles that the model does not know.
+        n_touched: Interactions of the same kinds that are no targets because their titles, which
+            the model knows, were touched before.
+        n_unknown: Those that would be targets if the model knew their titles.
     """
 
     events: NDArray[np.intp]
@@ -64,20 +82,27 @@ class Targets:
         return self.seen_ends - self.seen_starts
 
 
-def find_targets(log: EventLog, model: ItemModel, first_position: int) -> Targets:
+def find_targets(
+    log: EventLog,
+    model: ItemModel,
+    first_position: int,
+    target_kind: TargetKind = TargetKind.PLAYS,
+) -> Targets:
     """Return the targets among the interactions from a place in the log on.
 
     Args:
         log: The log.
         model: The items.
         first_position: Interactions before it only fill histories.
+        target_kind: What is to be foreseen.
     """
     item_rows = model.rows_of(log.item_keys)
     is_first = _is_first_of_its_pair(log)
-    is_play = (kinds(log.words) == Kind.PLAY) & (log.positions >= first_position)
+    is_asked = np.isin(kinds(log.words), _KINDS[target_kind])
+    is_asked &= log.positions >= first_position
     is_known = item_rows != UNKNOWN_ROW
     firsts = np.flatnonzero(is_first & is_known)
-    events = np.flatnonzero(is_play & is_first & is_known)
+    events = np.flatnonzero(is_asked & is_first & is_known)
     users = log.users[events]
     return Targets(
         events=events,
@@ -88,8 +113,8 @@ def find_targets(log: EventLog, model: ItemModel, first_position: int) -> Target
         seen_starts=np.searchsorted(firsts, log.starts[users]),
         seen_ends=np.searchsorted(firsts, events),
         rows_of_events=item_rows,
-        n_touched=int(np.count_nonzero(is_play & ~is_first & is_known)),
-        n_unknown=int(np.count_nonzero(is_play & is_first & ~is_known)),
+        n_touched=int(np.count_nonzero(is_asked & ~is_first & is_known)),
+        n_unknown=int(np.count_nonzero(is_asked & is_first & ~is_known)),
     )
 
 

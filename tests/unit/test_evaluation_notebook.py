@@ -217,6 +217,15 @@ def test_what_is_no_time_is_refused(targets_from, message):
         replay(VALUES, item_model(), targets_from=targets_from)
 
 
+def test_contacts_are_more_than_plays():
+    plays = replay(VALUES, item_model(), targets_from=0.0)
+    contacts = replay(VALUES, item_model(), targets_from=0.0, targets="contacts")
+    assert contacts.n_targets > plays.n_targets
+    assert "first contacts" in contacts._repr_html_()
+    with pytest.raises(ConfigError, match="expected 'plays' or 'contacts'"):
+        replay(VALUES, item_model(), targets="clicks")
+
+
 @pytest.mark.parametrize("learner", [Mine, Mine(), [Mine]])
 def test_a_class_of_ones_own_is_a_learner(learner, expected):
     report = replay(VALUES, item_model(), learner, targets_from=0.5)
