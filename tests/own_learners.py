@@ -58,3 +58,16 @@ class Constant:
             np.minimum(histories.counts, 1),
             np.broadcast_to(self.is_rejected, len(histories)).copy(),
         )
+
+
+class Random(Sound):
+    """Answers something else every time."""
+
+    name = "random"
+
+    def __call__(self, histories, model):
+        answer = super().__call__(histories, model)
+        noise = np.random.default_rng().normal(size=answer.vectors.shape)
+        return UserFactors(
+            (answer.vectors * noise).astype(np.float32), answer.n_solved, answer.is_rejected
+        )

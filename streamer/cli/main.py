@@ -27,6 +27,7 @@ VERBS: Final = {
     "forget": "Forget one viewer for good, and show the receipt.",
     "replay": "Foresee each play of a recorded log, then learn from it: how good is a learner?",
     "model": "Train, check, show and publish item models.",
+    "learners": "Show the learners, and check one's own.",
     "experiments": "Check experiments, and say who is in which cell.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "plan": "Say how many workers and how much Redis an audience needs.",
