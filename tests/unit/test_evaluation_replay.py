@@ -302,9 +302,7 @@ def test_what_is_as_old_as_the_delay_has_arrived():
 
 def test_without_a_target_it_says_why():
     values = [event("ann", "item-0", NOW_MS), event("ann", "elsewhere", NOW_MS + 1)]
-    with pytest.raises(
-        ConfigError, match="before and 1 of titles that the model does"
-    ):
+    with pytest.raises(ConfigError, match="before and 1 of titles that the model does"):
         replayed(values, line_of_items(), Stubborn(), NOW_MS)
     with pytest.raises(ConfigError, match="no valid event in the log; rejected: 1 not_json"):
         replayed([b"{"], line_of_items(), Stubborn())
