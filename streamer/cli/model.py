@@ -1,4 +1,4 @@
-"""`streamer model`: train, check, show and publish item models."""
+"""`streamer model`: train, check, show, publish and roll back item models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from streamer.app import redis_client
 from streamer.cli.model_train import train_command
 from streamer.config import load_settings
-from streamer.models import check_model, publish, read_pointer
+from streamer.models import check_model, publish, read_pointer, roll_back
 from streamer.models.summary import summarize
 
 FOLDER: Final = click.Path(path_type=Path)
@@ -25,7 +25,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 @click.group()
 def command() -> None:
-    """Train, check, show and publish item models."""
+    """Train, check, show, publish and roll back item models."""
 
 
 command.add_command(train_command)
@@ -99,7 +99,7 @@ def publish_command(folder: Path, variant: str | None, config: Path | None, as_j
     """Make a model the live one.
 
     It is copied to models.directory, and the variant's generation is raised; workers and readers
-    switch within a second. To roll back, publish the model before it again.
+    switch within a second. `streamer model rollback` goes back.
     """
     settings = load_settings(config)
     variant = settings.models.variant if variant is None else variant
@@ -112,6 +112,28 @@ def publish_command(folder: Path, variant: str | None, config: Path | None, as_j
         return
     what = "is live now as" if is_new else "was live already, still"
     click.echo(f"{variant}: model {pointer.model_id} {what} generation {pointer.generation}")
+
+
+@command.command("rollback")
+@click.option("--variant", help="Default: models.variant of the configuration.")
+@config_option
+@json_option
+def rollback_command(variant: str | None, config: Path | None, as_json: bool) -> None:
+    """Make the model before the live one live again.
+
+    The variant's generation is raised; workers and readers switch within a second. Rolling back
+    once more goes forward again.
+    """
+    settings = load_settings(config)
+    variant = settings.models.variant if variant is None else variant
+    pointer = roll_back(redis_client(settings.redis), settings.models.directory, variant)
+    if as_json:
+        click.echo(json.dumps({"variant": variant, **asdict(pointer)}))
+        return
+    click.echo(
+        f"{variant}: model {pointer.model_id} is live again, as generation {pointer.generation}; "
+        f"{pointer.previous} was rolled back"
+    )
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from streamer.models.folder import CheckedModel, check_model, load_model, read_m
 from streamer.models.folder_writer import write_model
 from streamer.models.manifest import Manifest, ModelNotes
 from streamer.models.pointer import Pointer, decode_pointer, encode_pointer, pointer_key
-from streamer.models.publish import publish, read_pointer
+from streamer.models.publish import publish, read_pointer, roll_back
 
 __all__ = [
     "CheckedModel",
@@ -21,5 +21,6 @@ __all__ = [
     "publish",
     "read_manifest",
     "read_pointer",
+    "roll_back",
     "write_model",
 ]

@@ -139,7 +139,26 @@ def test_a_model_is_published_shown_and_rolled_back(run, tmp_path, redis_url, mo
     shown = json.loads(run("show", "--variant", "default", "--json").output)
     assert (shown["model_id"], shown["generation"], shown["previous"]) == (second, 2, first)
     assert shown["folder"] == f"models/{second}"
-    assert "generation 3" in run("publish", f"models/{first}").output
+    assert run("rollback").output == (
+        f"default: model {first} is live again, as generation 3; {second} was rolled back\n"
+    )
+    assert json.loads(run("rollback", "--variant", "default", "--json").output) == {
+        "variant": "default",
+        "model_id": second,
+        "generation": 4,
+        "previous": first,
+    }
+    assert "generation 5" in run("publish", f"models/{first}").output
+
+
+def test_where_there_is_nothing_to_roll_back_to_it_says_so(run, redis_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMER__REDIS__URL", redis_url)
+    with pytest.raises(ModelError, match="variant wide has no live model yet"):
+        run("rollback", "--variant", "wide")
+    write_tiny(tmp_path / "1", 1)
+    run("publish", "1")
+    with pytest.raises(ModelError, match="nothing to roll back to"):
+        run("rollback")
 
 
 def test_a_bad_model_is_not_published(run, tmp_path, redis_url, monkeypatch):
