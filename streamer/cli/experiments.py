@@ -1,4 +1,4 @@
-"""`streamer experiments`: check a file of experiments, and say who is in which cell."""
+"""`streamer experiments`: check a file, say who is in which cell, report, promote, roll back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.cli.experiment_costs import VariantCost, Workload, variant_cost
+from streamer.cli.experiments_promote import promote_command, rollback_command
+from streamer.cli.experiments_report import report_command
 from streamer.cli.plan_costs import COSTS
 from streamer.events.codec import is_id
 from streamer.events.schema import MAX_ID_BYTES
@@ -30,7 +32,15 @@ FILE = click.argument("file", type=click.Path(path_type=Path))
 
 @click.group()
 def command() -> None:
-    """Check a file of experiments, and say who is in which cell. Asks nobody."""
+    """Check experiments, say who is in which cell, report, promote and roll back.
+
+    `check` and `allocate` ask nobody; the others ask Redis.
+    """
+
+
+command.add_command(report_command)
+command.add_command(promote_command)
+command.add_command(rollback_command)
 
 
 @command.command()

@@ -28,7 +28,7 @@ VERBS: Final = {
     "replay": "Foresee each play of a recorded log, then learn from it: how good is a learner?",
     "model": "Train, check, show, publish and roll back item models.",
     "learners": "Show the learners, and check one's own.",
-    "experiments": "Check experiments, and say who is in which cell.",
+    "experiments": "Check experiments, see what they have shown, promote and roll back.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "plan": "Say how many workers and how much Redis an audience needs.",
     "config": "Show every effective setting and where it came from.",
