@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def promote_command(
                 click.echo(f"{name}: {decision}")
         is_new = before is None or before.model_id != source.model_id
         live = "nothing" if before is None else before.model_id
-        if is_new and not yes:
+        if is_new and not yes and sys.stdin.isatty():
             question = f"{found.target} serves {live}; serve {source.model_id} to everybody?"
             click.confirm(question, abort=True, err=True)
         directory = found.settings.models.directory
@@ -185,7 +186,7 @@ def rollback_command(
                 f"{cell}: there is no promotion to take back; `streamer model rollback` goes back "
                 "one model whatever it is"
             )
-        if not yes:
+        if not yes and sys.stdin.isatty():
             question = f"{found.target} serves {live.model_id}; serve {live.previous} again?"
             click.confirm(question, abort=True, err=True)
         pointer = roll_back(client, found.settings.models.directory, found.target)
