@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -127,6 +128,7 @@ def as_json_object(catalog: Catalog, costs: dict[str, VariantCost]) -> dict[str,
             {
                 "name": experiment.name,
                 "layer": experiment.layer,
+                "start_ms": experiment.start_ms,
                 "cells": [
                     {
                         "name": cell.name,
@@ -143,7 +145,7 @@ def as_json_object(catalog: Catalog, costs: dict[str, VariantCost]) -> dict[str,
 
 
 def _cells_table(experiments: Sequence[Experiment]) -> Table:
-    table = Table("layer", "experiment", "cell", box=None)
+    table = Table("layer", "experiment", "counts from", "cell", box=None)
     table.add_column("users", justify="right")
     table.add_column("slots", overflow="fold")
     table.add_column("sets", overflow="fold")
@@ -153,12 +155,19 @@ def _cells_table(experiments: Sequence[Experiment]) -> Table:
             table.add_row(
                 experiment.layer,
                 experiment.name,
+                _start(experiment),
                 cell.name,
                 f"{cell.share / 100:.2f} %",
                 f"{cell.share:,} of " + ", ".join(map(str, cell.slots)),
                 ", ".join(f"{name} {value}" for name, value in changes.items()) or NOBODY,
             )
     return table
+
+
+def _start(experiment: Experiment) -> str:
+    if experiment.start_ms is None:
+        return NOBODY
+    return f"{datetime.fromtimestamp(experiment.start_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _variants_table(variants: Sequence[Variant], costs: dict[str, VariantCost]) -> Table:

@@ -1,6 +1,6 @@
 """What experiments cost a worker and its Redis, in one run: a program.
 
-    python tests/integration/experiments_cost.py --rounds 5
+    make experiments-cost
 
 Batches of JSON events of plays go through what a worker does with them, into one real Redis, in
 turn without experiments, with outcomes, and with outcomes and scores at their defaults. Kafka is

@@ -7,6 +7,8 @@ from random import Random
 import oracle
 import orjson
 import pytest
+from click.testing import CliRunner
+from integration import experiments_cost
 from integration.test_worker_learning import make_model
 from integration.worker_process import BASE_MS, STREAMER, deployed, event, sent
 from outcome_oracle import Seen, Trial, flat, outcomes
@@ -208,6 +210,13 @@ def test_sums_of_a_cluster_are_those_of_the_log(cluster_deployment):
     found = json.loads(run(cluster_deployment, "report", str(cluster_deployment.file), "--json"))
     assert [each["name"] for each in found] == ["models", "rows"]
     assert worker.terminate() == 0
+
+
+def test_what_experiments_cost_is_measured_by_a_program(redis_executable):
+    arguments = ["--rounds", "1", "--batches", "2", "--size", "200"]
+    done = CliRunner().invoke(experiments_cost.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("an event") == len(experiments_cost.WAYS)
 
 
 def test_report_promote_and_roll_back(deployment):
