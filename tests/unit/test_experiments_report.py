@@ -14,7 +14,7 @@ from streamer.experiments.sequential import N_BUCKETS, Interval, relative_differ
 log = logging.getLogger(__name__)
 IS_FULL = os.environ.get("STATISTICS") == "full"
 N_RUNS = 1000 if IS_FULL else 100
-N_USERS, N_LOOKS = (3000, 200) if IS_FULL else (1500, 40)
+N_USERS, N_LOOKS = 4000, 200 if IS_FULL else 40
 
 
 def experiment(*names, variants=()):
