@@ -19,9 +19,10 @@ counts when their history first tells of a time after the experiment's start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -71,20 +72,10 @@ class Book(NamedTuple):
     start_ms: int
 
 
-class Addition(NamedTuple):
-    """What one sum gains by one user's write.
-
-    Attributes:
-        row: The user, in the batch.
-        book: Whose sums.
-        field: Which of them, ``CELL/SUM`` or ``CELL/VARIANT/SCORE``.
-        amount: A whole number, also negative.
-    """
-
-    row: int
-    book: Book
-    field: str
-    amount: int
+Addition = tuple[int, Book, str, int]
+"""What one sum gains by one user's write: the user's row in the batch, whose sums, the field
+(``CELL/SUM`` or ``CELL/VARIANT/SCORE``), and a whole number, also negative. Plain tuples: there are
+several for every event."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +121,7 @@ class Counting:
         self.tables = [CellTable(each) for each in catalog.experiments if each.start_ms is not None]
 
     def additions(self, arrival: Arrival) -> list[Addition]:
-        """Return what the users' writes add to outcomes, in the order of rows."""
+        """Return what the users' writes add to outcomes."""
         found: list[Addition] = []
         for table in self.tables:
             gains = gains_since(table.book.start_ms, arrival)
@@ -140,12 +131,12 @@ class Counting:
             cells = table.cells_of([arrival.user_ids[row] for row in touched.tolist()])
             is_in = cells != UNALLOCATED
             found += _named(table, touched[is_in], cells[is_in], gains[touched[is_in]], tuple(Sum))
-        return in_order(found)
+        return found
 
     def scores(
         self, user_ids: Sequence[str], rows: Rows, times_ms: Ints, scores: Mapping[str, Ints]
     ) -> list[Addition]:
-        """Return what plays that were scored before they were learned add, in the order of rows.
+        """Return what plays that were scored before they were learned add.
 
         Args:
             user_ids: Of the batch.
@@ -160,7 +151,7 @@ class Counting:
             for variant, gains in scores.items():
                 sums = [f"{variant}/{each}" for each in Score]
                 found += _named(table, rows[is_in], cells[is_in], gains[is_in], sums)
-        return in_order(found)
+        return found
 
 
 def score_gains(places: Ints, hit_at: int) -> Ints:
@@ -185,10 +176,10 @@ def gains_since(start_ms: int, arrival: Arrival) -> Ints:
     before = np.where(event_times_ms(before) >= start_ms, before, np.uint64(0))
     durations_s = arrival.arrived.durations_s
     lengths_s = np.zeros(len(steps)) if durations_s is None else durations_s[steps]
+    rows = arrival.arrived.rows[steps]
     of_steps = step_gains(words, before, np.minimum(lengths_s, MAX_DURATION_S))
     for column, gained in enumerate(of_steps, 1):
-        is_some = gained != 0
-        np.add.at(gains[:, column], arrival.arrived.rows[steps[is_some]], gained[is_some])
+        gains[:, column] = np.bincount(rows, gained, n_users)  # exact below 2^53
     return gains
 
 
@@ -216,11 +207,6 @@ def step_gains(
     return plays, progress, watched_ms, *thumbs
 
 
-def in_order(additions: Iterable[Addition]) -> list[Addition]:
-    """Return them in the order of rows."""
-    return sorted(additions, key=lambda each: each.row)
-
-
 def _is(found: Ints, value: int) -> Ints:
     is_value: Ints = (found == value).astype(np.int64)
     return is_value
@@ -230,16 +216,15 @@ def _named(
     table: CellTable, rows: Rows, cells: Ints, gains: Ints, sums: Sequence[str]
 ) -> list[Addition]:
     """Return the additions of some users of one experiment, those that are not 0."""
-    names = [[f"{cell}/{each}" for each in sums] for cell in table.names]
+    names = [f"{cell}/{each}" for cell in table.names for each in sums]
     places, columns = np.nonzero(gains)
-    listed = zip(
-        rows[places].tolist(),
-        cells[places].tolist(),
-        columns.tolist(),
-        gains[places, columns].tolist(),
-        strict=True,
+    fields = (cells[places] * len(sums) + columns).tolist()
+    return list(
+        zip(
+            rows[places].tolist(),
+            repeat(table.book),
+            map(names.__getitem__, fields),
+            gains[places, columns].tolist(),
+            strict=False,  # the book is repeated without end
+        )
     )
-    return [
-        Addition(row, table.book, names[cell][column], amount)
-        for row, cell, column, amount in listed
-    ]

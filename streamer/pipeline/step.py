@@ -125,8 +125,8 @@ class UserWrites:
         generations: Of the features of the same variants; stored ones of a higher one stay.
         is_forgotten: bool, shape (n_users,); the features of every variant ever used go first.
         is_tombstone: bool, shape (n_users,); the history holds no entry and may expire.
-        additions: What sums of experiments gain with a user's write, and not without it; in the
-            order of rows, and of users whose histories change alone.
+        additions: What sums of experiments gain with a user's write, and not without it; of users
+            whose histories change alone.
     """
 
     user_ids: Sequence[str]

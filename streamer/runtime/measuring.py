@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeVar
 import structlog
 
 from streamer.experiments import Addition, Arrival, Counting
-from streamer.experiments.counting import MILLION, in_order, score_gains
+from streamer.experiments.counting import MILLION, score_gains
 from streamer.history import Changes, Interactions, changes, newest_ms
 from streamer.metrics import WorkerMetrics
 from streamer.pipeline.prequential import (
@@ -128,7 +128,7 @@ class Measurer:
         scored = self._guarded(
             "prequential", lambda: self._score(user_ids, known, arrived, changed, lives)
         )
-        return in_order(counted + scored) if scored else counted
+        return counted + (scored or [])
 
     def _score(
         self,

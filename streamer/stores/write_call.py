@@ -63,7 +63,7 @@ class RowPacker:
         self._forgotten = frozenset(np.flatnonzero(writes.is_forgotten).tolist())
         self._additions: dict[int, list[Addition]] = {}
         for addition in writes.additions:
-            self._additions.setdefault(addition.row, []).append(addition)
+            self._additions.setdefault(addition[0], []).append(addition)
 
     def is_any_forgotten(self, rows: Sequence[int]) -> bool:
         """Whether `pack` needs every variant ever used."""

@@ -19,7 +19,7 @@ from waiting import eventually
 
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
-from streamer.experiments import Addition, Book
+from streamer.experiments import Book
 from streamer.host.ports import LOOPBACK, free_ports
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
@@ -85,7 +85,7 @@ MEMORY, ROWS = Book("memory", NOON_MS), Book("rows-2", NOON_MS - DAY_MS)
 
 
 def adding(writes, *additions):
-    return replace(writes, additions=[Addition(*each) for each in additions])
+    return replace(writes, additions=additions)
 
 
 def summed(sums):
