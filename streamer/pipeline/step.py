@@ -7,7 +7,7 @@ is what makes a conflict, a lost reply and a replay the same simple case.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.errors import LearnerError
 from streamer.events import Kind
-from streamer.experiments import Addition
+from streamer.experiments import Additions
 from streamer.factors import (
     UNKNOWN_ROW,
     FeatureDtype,
@@ -136,7 +136,7 @@ class UserWrites:
     generations: Mapping[str, int]
     is_forgotten: NDArray[np.bool_]
     is_tombstone: NDArray[np.bool_]
-    additions: Sequence[Addition] = ()
+    additions: Additions = field(default_factory=Additions.none)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

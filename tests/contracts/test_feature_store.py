@@ -19,7 +19,7 @@ from waiting import eventually
 
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
-from streamer.experiments import Book
+from streamer.experiments import Additions, Book
 from streamer.host.ports import LOOPBACK, free_ports
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
@@ -85,7 +85,13 @@ MEMORY, ROWS = Book("memory", NOON_MS), Book("rows-2", NOON_MS - DAY_MS)
 
 
 def adding(writes, *additions):
-    return replace(writes, additions=additions)
+    """Return the writes with (row, book, field, amount) beside them."""
+    parts = [
+        Additions(np.array([row]), (book,), np.zeros(1, int), (field,), np.zeros(1, int), each)
+        for row, book, field, amount in additions
+        for each in [np.array([amount])]
+    ]
+    return replace(writes, additions=Additions.joined(parts))
 
 
 def summed(sums):
