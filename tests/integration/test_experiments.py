@@ -1,6 +1,7 @@
 """Outcomes of experiments, of real workers: what the log says, once, whatever was killed."""
 
 import json
+import signal
 import subprocess
 from random import Random
 
@@ -236,6 +237,17 @@ def test_report_promote_and_roll_back(deployment):
     page = run(deployment, "report", file)
     for word in ("models", "control", "2025-11-23 12:15:00", "no decision yet", "plays a user"):
         assert word in page
+
+    watching = subprocess.Popen(
+        [STREAMER, "experiments", "report", file, "--watch", "--json"],
+        env=deployment.environment(),
+        stdout=subprocess.PIPE,
+    )
+    assert [each["name"] for each in json.loads(watching.stdout.readline())] == ["models", "rows"]
+    assert json.loads(watching.stdout.readline())
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(20) == 0
+    watching.stdout.close()
 
     before = read_pointer(deployment.redis, "default")
     second = read_pointer(deployment.redis, "second")
