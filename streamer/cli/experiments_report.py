@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamer.app import redis_client
+from streamer.cli.stopping import stop_flag
 from streamer.config import Settings, load_settings
 from streamer.experiments import Book, Catalog, Experiment
 from streamer.experiments.counting import Sum
@@ -25,6 +26,7 @@ from streamer.models.experiment_file import load_catalog
 from streamer.stores import RedisClient, read_sums
 
 WATCH_SECONDS: Final = 5.0
+STOP_POLL_SECONDS: Final = 0.1
 LEAST_WIDTH: Final = 120
 NO_START: Final = "has no start, so no outcomes are kept; add `start = 2026-12-01T06:00:00Z`"
 WORDS: Final = {
@@ -89,14 +91,15 @@ def as_json_object(each: ExperimentReport | Experiment) -> dict[str, Any]:
 def _looks(
     client: RedisClient, settings: Settings, chosen: list[Experiment], *, watch: bool
 ) -> Iterator[list[ExperimentReport | Experiment]]:
-    while True:
+    if not watch:
         yield [read_report(client, settings, each) for each in chosen]
-        if not watch:
-            return
-        try:
-            time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            return
+        return
+    with stop_flag() as stopped:
+        while not stopped:
+            yield [read_report(client, settings, each) for each in chosen]
+            next_at = time.monotonic() + WATCH_SECONDS
+            while not stopped and time.monotonic() < next_at:
+                time.sleep(STOP_POLL_SECONDS)
 
 
 def _page(reports: list[ExperimentReport | Experiment], catalog: Catalog) -> Group:
