@@ -88,8 +88,8 @@ class ReplayRequest:
     "--learner",
     "learners",
     multiple=True,
-    metavar="NAME|M:C",
-    help="A built-in, or package.module:Class; may be given often. Default: that of --config, else "
+    metavar="NAME|MODULE:CLASS",
+    help="A built-in, or one's own; may be given often. Default: that of --config, else "
     f"{DEFAULT_LEARNER}.",
 )
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file.")
@@ -97,9 +97,11 @@ class ReplayRequest:
     "--since",
     "since_ms",
     type=Moment(),
-    help="With kafka: what was appended from then on: 2h, 1d ago, or a time with an offset.",
+    help="With `kafka:`, what was appended from then on: 2h, 1d ago, or a time with an offset.",
 )
-@click.option("--until", "until_ms", type=Moment(), help="With kafka: what was appended before.")
+@click.option(
+    "--until", "until_ms", type=Moment(), help="With `kafka:`, what was appended before then."
+)
 @click.option(
     "--targets-from",
     type=MomentOrShare(),
@@ -115,7 +117,13 @@ class ReplayRequest:
     help="Foresee plays of titles that were never touched, or first contacts: a play, an opened "
     "page, a trailer.",
 )
-@click.option("-k", type=click.IntRange(1, 1000), default=DEFAULT_K, show_default=True)
+@click.option(
+    "-k",
+    type=click.IntRange(1, 1000),
+    default=DEFAULT_K,
+    show_default=True,
+    help="Length of the lists: recall is the share of targets among so many titles.",
+)
 @click.option(
     "--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."
 )
