@@ -24,7 +24,7 @@ from streamer.evaluation.replay_html import as_page
 from streamer.evaluation.replay_plots import ensure_plots
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
 from streamer.evaluation.targets import TargetKind
-from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
+from streamer.factors import BUILT_INS, DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model
 from streamer.pipeline.records import Record
 from streamer.pipeline.step import warm_up
@@ -89,6 +89,7 @@ class ReplayRequest:
     "learners",
     multiple=True,
     metavar="NAME|MODULE:CLASS",
+    shell_complete=lambda _context, _param, begun: [n for n in BUILT_INS if n.startswith(begun)],
     help="A built-in, or one's own; may be given often. Default: that of --config, else "
     f"{DEFAULT_LEARNER}.",
 )

@@ -3,10 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+from click import Context
 from click.testing import CliRunner
 from worlds import NOW_MS, event
 
 from streamer.cli.main import cli
+from streamer.cli.replay import command
 from streamer.errors import ConfigError, LearnerError, ModelError
 from streamer.evaluation.contenders import BASELINES
 from streamer.factors import FoldInParams
@@ -177,3 +179,10 @@ def test_a_learner_that_fails_is_named(run, tmp_path, monkeypatch):
     for words in ((), ("--no-metrics",)):
         with pytest.raises(LearnerError, match="learner 'fails' raised ValueError: no idea"):
             run("log.jsonl", "--model", "m", "--learner", "tastes_that_fail:Fails", *words)
+
+
+def test_built_in_learners_are_completed():
+    (option,) = (param for param in command.params if param.name == "learners")
+    context = Context(command)
+    found = [item.value for item in option.shell_complete(context, "recency")]
+    assert found == ["recency_fold_in"]
