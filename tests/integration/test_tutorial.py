@@ -104,6 +104,9 @@ def assert_that_the_page_says_the_numbers(answer):
     assert found == pytest.approx(told, abs=0.02)
     lift = answer["lifts"]["sitting"]["recency_fold_in"]["recall@20"]
     assert lift["interval"][0] > 0.2
+    lifts = answer["lifts"]["recency_fold_in"]
+    assert lifts["nightly"]["recall@20"]["lift"] > 0.3
+    assert lifts["full_history"]["recall@20"]["lift"] > 0.15
 
 
 def assert_that_the_cell_is_served(redis_url, folder):
