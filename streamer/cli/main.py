@@ -25,7 +25,7 @@ VERBS: Final = {
     "verify": "Recompute every viewer from the log and compare with Redis.",
     "dlq": "List, show and redrive dead letters.",
     "forget": "Forget one viewer for good, and show the receipt.",
-    "model": "Train, check, show and publish item models.",
+    "model": "Train, import, check, show and publish item models.",
     "experiments": "Check experiments, and say who is in which cell.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "plan": "Say how many workers and how much Redis an audience needs.",
