@@ -26,6 +26,7 @@ VERBS: Final = {
     "dlq": "List, show and redrive dead letters.",
     "forget": "Forget one viewer for good, and show the receipt.",
     "model": "Train, import, check, show and publish item models.",
+    "users": "Import viewers' long-term vectors that were trained elsewhere.",
     "experiments": "Check experiments, and say who is in which cell.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "plan": "Say how many workers and how much Redis an audience needs.",

@@ -149,32 +149,48 @@ def assemble(source: Source, options: ImportOptions) -> ImportedModel:
 
 
 def as_ids(found: Sequence[object]) -> list[str]:
-    """Return ids as strings: integers become their decimal digits.
+    """Return ids as strings, each of them once.
 
     Raises:
-        ModelError: One that no event could carry, or one that is there twice; names the rows.
+        ModelError: As `id_strings`, or one is there twice; names the rows.
     """
-    as_list = getattr(found, "tolist", None)  # of an array or a column
-    ids = [
-        str(each)
-        if isinstance(each, str | int | np.integer) and not isinstance(each, bool)
-        else each
-        for each in (found if as_list is None else as_list())
-    ]
     first_row: dict[str, int] = {}
-    for row, each in enumerate(ids):
-        if not is_id(each):
-            raise ModelError(
-                f"ids: row {row} is {_kind(each)}; expected an integer, or a string of 1 to "
-                f"{MAX_ID_BYTES} bytes of UTF-8 without control characters"
-            )
+    for row, each in enumerate(id_strings(found)):
         if first_row.setdefault(each, row) != row:
             raise ModelError(f"ids: rows {first_row[each]} and {row} have the same id")
     return list(first_row)
 
 
-def as_float32(table: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def id_strings(found: Sequence[object], first_row: int = 0) -> list[str]:
+    """Return ids as strings: integers become their decimal digits.
+
+    Args:
+        found: Of items or users.
+        first_row: Number of the first one, for messages.
+
+    Raises:
+        ModelError: One that no event could carry; names the row.
+    """
+    as_list = getattr(found, "tolist", None)  # of an array or a column
+    ids = []
+    for row, each in enumerate(found if as_list is None else as_list(), first_row):
+        is_text = isinstance(each, str | int | np.integer) and not isinstance(each, bool)
+        text = str(each) if is_text else each
+        if not is_id(text):
+            raise ModelError(
+                f"ids: row {row} is {_kind(text)}; expected an integer, or a string of 1 to "
+                f"{MAX_ID_BYTES} bytes of UTF-8 without control characters"
+            )
+        ids.append(text)
+    return ids
+
+
+def as_float32(table: NDArray[np.floating[Any]], first_row: int = 0) -> NDArray[np.float32]:
     """Return a float32 array of the same shape, in C order.
+
+    Args:
+        table: Two-dimensional.
+        first_row: Number of the first row, for messages.
 
     Raises:
         ModelError: A row is not finite, or does not fit into float32; names the first one.
@@ -189,7 +205,7 @@ def as_float32(table: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
             row = int(np.argmin(is_finite))
             was_finite = np.isfinite(block[row]).all()
             what = "has a number that float32 cannot hold" if was_finite else "is not finite"
-            raise ModelError(f"factors: row {start + row} {what}")
+            raise ModelError(f"factors: row {first_row + start + row} {what}")
     return converted
 
 
