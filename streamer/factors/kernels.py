@@ -118,7 +118,8 @@ def fold_in(  # noqa: PLR0913, PLR0917  a kernel takes arrays, not objects
         fade: (256, 256), 2^(-min(1, s) / h) of every (kind, value).
         floor: c.
         alpha: α.
-        max_spread: Of the eigenvalues of a system that is tried.
+        max_spread: Of the eigenvalues of a system that is tried, times Σ ‖b‖² / ‖Σ b‖² of the terms
+            b = α w t x of its right side if that is above 1, as it is when they cancel each other.
         tolerance: Of ‖residual‖ / ‖s‖.
         slack: Relative room for rounding in the bound ‖s‖² ≤ α Σ w.
 
@@ -254,17 +255,24 @@ def _solve(  # noqa: PLR0913, PLR0917  as above
     q0, q1 = scratch[2, 0], scratch[2, 1]
     solution[:] = 0.0
     scratch[:] = 0.0
-    trace = whitened.dtype.type(0)
+    trace = terms0 = terms1 = whitened.dtype.type(0)
     for entry in range(len(rows)):
         x = whitened[rows[entry]]
-        # `lasting` weighs every entry at least as much as `recent`.
-        trace += weights[1, entry] * _dot(x, x)
         b0, b1 = weights[0, entry] * targets[entry], weights[1, entry] * targets[entry]
+        square = _dot(x, x)
+        # `lasting` weighs every entry at least as much as `recent`.
+        trace += weights[1, entry] * square
+        terms0 += b0 * b0 * square
+        terms1 += b1 * b1 * square
         for factor in range(n_factors):
             r0[factor] += b0 * x[factor]
             r1[factor] += b1 * x[factor]
     square0, square1 = _dot(r0, r0), _dot(r1, r1)
-    if not 1.0 + trace <= max_spread or 0.0 < min(square0, square1) < LEAST_SQUARE:
+    # Terms that cancel each other leave a right side that their rounding reaches.
+    room = max_spread / (1.0 + trace)
+    if not (room >= 1.0 and terms0 <= room * square0 and terms1 <= room * square1):
+        return False
+    if 0.0 < min(square0, square1) < LEAST_SQUARE:
         return False
     p0[:], p1[:] = r0, r1
     for _ in range(MAX_STEPS):

@@ -215,7 +215,7 @@ def warm_up(learner: Learner) -> None:
     arrived = Interactions(
         rows=np.zeros(1, np.intp),
         item_keys=one_item.item_keys,
-        words=np.array([pack_word(0, 0, Kind.PLAY)], np.uint64),
+        words=np.array([pack_word(1, 0, Kind.PLAY)], np.uint64),
         forgotten_before_ms=np.zeros(1, np.uint64),
     )
     live = LiveModel("default", 0, one_item, learner)
