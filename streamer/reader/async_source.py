@@ -111,13 +111,21 @@ class AsyncRedisSource:
         await self._client.aclose()
 
     async def _execute(self, *command: str) -> Any:  # noqa: ANN401  each command has its own
+        task = asyncio.current_task()
+        assert task is not None
+        n_cancelled = task.cancelling()
         with store_errors():
             try:
                 # A connection whose answer nobody waits for is closed, never given to another.
                 async with asyncio.timeout(self._deadline_seconds):
-                    return await self._client.execute_command(*command)
+                    answer = await self._client.execute_command(*command)
             except TimeoutError as error:
                 raise redis.TimeoutError("no answer in time") from error
+        if task.cancelling() > n_cancelled:
+            # Until Python 3.12 `asyncio.wait_for`, by which redis-py sends, swallows a cancellation
+            # that comes as it ends. Whoever is cancelled must end, or closing waits for ever.
+            raise asyncio.CancelledError
+        return answer
 
 
 class ThreadedSource:

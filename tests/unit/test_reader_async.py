@@ -1,6 +1,7 @@
 """The asyncio reader under every test of the one on threads, and what is its own."""
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from worlds import NOW_MS, event, item_model
 
 from streamer.errors import ConfigError, StoreUnavailable
 from streamer.reader import AsyncFeatureReader, ReaderSettings, Status
-from streamer.reader.async_source import ThreadedSource
+from streamer.reader.async_source import AsyncRedisSource, ThreadedSource
 from streamer.reader.live_model import ModelFollower
 
 OF_THREADS_ALONE = {
@@ -185,6 +186,27 @@ def test_a_cancelled_call_counts_for_nothing_and_the_next_one_is_answered(world)
     n_cancelled, read = asyncio.run(scenario())
     assert n_cancelled == 2
     assert (read.status, read.error) == (Status.FRESH, None)  # the circuit did not open
+
+
+def test_a_cancellation_that_the_client_swallows_still_ends_the_call():
+    class Swallowing:
+        async def execute_command(self, *_):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+            return [b"an answer"]
+
+    async def scenario():
+        source = AsyncRedisSource(Swallowing(), 20.0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await source.read_values(["key"])
+        call = asyncio.create_task(source.read_values(["key"]))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(scenario())
 
 
 def test_a_trial_that_is_cancelled_leaves_the_next_one_to_another_request(world):
