@@ -9,7 +9,7 @@ from random import Random
 import structlog
 
 from streamer.config import RedisSection, Settings
-from streamer.factors import FeatureDtype, RecencyFoldIn
+from streamer.factors import FeatureDtype, Learner, load_learner
 from streamer.host.garbage import settle
 from streamer.kafka.dead_letters import KafkaDeadLetters
 from streamer.kafka.source import KafkaSource
@@ -45,6 +45,7 @@ def read_live_model(settings: Settings, client: RedisClient) -> LiveModel | None
     """Load the configured variant's live model; None before the first publish.
 
     Raises:
+        ConfigError: The learner cannot be loaded.
         ModelError: The pointer or the model it names is unusable.
         StoreUnavailable: Redis did not answer.
     """
@@ -53,7 +54,7 @@ def read_live_model(settings: Settings, client: RedisClient) -> LiveModel | None
     if pointer is None:
         return None
     model = load_model(settings.models.directory / pointer.model_id)
-    return LiveModel(variant, pointer.generation, model, RecencyFoldIn())
+    return LiveModel(variant, pointer.generation, model, load_learner(settings.models.learner))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Worker:
     """A worker process, wired but not started."""
 
     settings: Settings
+    learner: Learner
     client: RedisClient
     source: KafkaSource
     dead_letters: KafkaDeadLetters
@@ -88,7 +90,7 @@ class Worker:
         try:
             self._wait_for_others(None if wait else worker.start_timeout_seconds)
             if not self.loop.is_stopping:
-                warm_up(RecencyFoldIn())  # after the others are there: who has to fail, fails fast
+                warm_up(self.learner)  # after the others are there: who has to fail, fails fast
                 settle()
                 self._run(shutdown)
         finally:
@@ -139,10 +141,12 @@ def build_worker(settings: Settings) -> Worker:
     """Wire a worker; binds its metrics port and connects to nothing yet.
 
     Raises:
-        ConfigError: A client refuses its settings, or the port is taken.
+        ConfigError: A client refuses its settings, the learner cannot be loaded, or the port is
+            taken.
     """
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
     kafka, section = settings.kafka, settings.worker
+    learner = load_learner(settings.models.learner)
     client = redis_client(settings.redis)
     jitter = Random()
     metrics = WorkerMetrics(kafka.topics, [settings.models.variant])
@@ -151,7 +155,12 @@ def build_worker(settings: Settings) -> Worker:
         settings.metrics.host,
         settings.metrics.port,
         metrics.registry,
-        lambda: health_of(observer, lambda: monitor.answered_at, lambda: source.missing_topics),
+        lambda: health_of(
+            observer,
+            lambda: monitor.answered_at,
+            lambda: source.missing_topics,
+            lambda: follower.out_of_service,
+        ),
     )
     store = open_store(
         client,
@@ -169,7 +178,7 @@ def build_worker(settings: Settings) -> Worker:
         lambda: read_pointer(client, settings.models.variant),
         settings.models.directory,
         settings.models.variant,
-        RecencyFoldIn(),
+        learner,
         metrics,
         log,
     )
@@ -189,6 +198,7 @@ def build_worker(settings: Settings) -> Worker:
             updater,
             Checkpoints(store, source, progress, metrics, log),
             follower.current,
+            follower.take_out,
             observer,
             jitter,
         ),
@@ -208,5 +218,15 @@ def build_worker(settings: Settings) -> Worker:
         section.checkpoint_interval_seconds,
     )
     return Worker(
-        settings, client, source, dead_letters, loop, observer, follower, monitor, health, log
+        settings,
+        learner,
+        client,
+        source,
+        dead_letters,
+        loop,
+        observer,
+        follower,
+        monitor,
+        health,
+        log,
     )

@@ -3,6 +3,7 @@
 StreamerError
 ├── ConfigError        stop: the operator must edit the configuration (exit 78)
 ├── ModelError         refuse this model, keep the live one
+├── LearnerError       take the variant out of service, keep the stream
 ├── RejectedRecord     dead-letter this one record; ``.reason`` is one of a closed set of labels
 ├── TransientError     a command gives up with exit 69; a running worker pauses and retries
 │   ├── StoreUnavailable
@@ -26,6 +27,18 @@ class ConfigError(StreamerError):
 
 class ModelError(StreamerError):
     """An item model must be refused; the message names the file, and the row where there is one."""
+
+
+class LearnerError(StreamerError):
+    """A learner failed, or gave an answer that must not be published; the message names it.
+
+    Attributes:
+        reason: A label of the closed set ``streamer.factors.LEARNER_FAULTS``.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RejectedRecord(StreamerError):

@@ -7,7 +7,15 @@ import pytest
 
 from benchmarks.parts.conftest import MIXES, N_USERS, NOW_MS, Timed, histories_of, one_play_each
 from benchmarks.workload import World, draw, encode_events, user_id
-from streamer.factors import FeatureDtype, ItemModel, RecencyFoldIn, Stamp, encode_features
+from streamer.factors import (
+    BUILT_INS,
+    FeatureDtype,
+    ItemModel,
+    RecencyFoldIn,
+    Stamp,
+    encode_features,
+    load_learner,
+)
 from streamer.history import decode, digests, encode, merge
 from streamer.pipeline.records import Decoder, Partition, Record
 from streamer.pipeline.step import Known
@@ -38,8 +46,9 @@ def test_merge_one_play_into(timed: Timed, model: ItemModel, n_entries: int) -> 
 
 
 @every_length
-def test_fold_in(timed: Timed, model: ItemModel, n_entries: int) -> None:
-    histories, learner = histories_of(model, n_entries), RecencyFoldIn()
+@pytest.mark.parametrize("name", BUILT_INS)
+def test_learner(timed: Timed, model: ItemModel, name: str, n_entries: int) -> None:
+    histories, learner = histories_of(model, n_entries), load_learner(name)
     factors = timed(lambda: learner(histories, model), N_USERS, "user")
     assert not factors.is_rejected.any()
 

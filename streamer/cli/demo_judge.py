@@ -76,6 +76,7 @@ class Judge:
             variant=models.variant,
             models=models.directory,
             timeout_seconds=1.0,
+            learner=models.learner,
         ) as reader:
             return [found.item_ids for found in reader.top_k_many(user_ids, k=N_TITLES_SHOWN)]
 

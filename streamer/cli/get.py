@@ -66,7 +66,9 @@ def command(user_id: str, config: Path | None, as_json: bool, k: int, imported: 
     client = redis_client(settings.redis)
     ping(client)
     models = settings.models
-    reader_settings = ReaderSettings(group_id=settings.kafka.group_id, imported_lasting=imported)
+    reader_settings = ReaderSettings(
+        group_id=settings.kafka.group_id, learner=models.learner, imported_lasting=imported
+    )
     reader = FeatureReader(
         RedisSource(client), models.variant, models.directory, reader_settings
     ).start()

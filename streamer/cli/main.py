@@ -27,6 +27,7 @@ VERBS: Final = {
     "forget": "Forget one viewer for good, and show the receipt.",
     "model": "Train, import, check, show and publish item models.",
     "users": "Import viewers' long-term vectors that were trained elsewhere.",
+    "learners": "Show the learners, and check one's own.",
     "experiments": "Check experiments, and say who is in which cell.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "plan": "Say how many workers and how much Redis an audience needs.",

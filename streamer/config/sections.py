@@ -19,6 +19,8 @@ from pydantic import (
     StringConstraints,
 )
 
+from streamer.factors import DEFAULT_LEARNER
+
 VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
 GroupId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
@@ -157,13 +159,18 @@ class WorkerSection(Section):
 
 
 class ModelsSection(Section):
-    """Which item model the worker folds in with."""
+    """Which item model and which learner the worker folds in with."""
 
     directory: Path = Field(
         Path("models"),
         description="where `model publish` puts models, shared by workers and readers",
     )
     variant: VariantName = Field("default", description="the variant that this deployment serves")
+    learner: str = Field(
+        DEFAULT_LEARNER,
+        min_length=1,
+        description="a built-in, `streamer learners list` shows them, or `package.module:Class`",
+    )
     poll_interval_seconds: Seconds = Field(
         0.5, description="between looks at the live model's pointer"
     )

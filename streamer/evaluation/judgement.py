@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamer.evaluation.expected import Bounds
 from streamer.evaluation.lattice import covers, younger_than
-from streamer.factors import FeatureDtype, Features, decode_features
+from streamer.factors import FeatureDtype, Features, ask, decode_features, learner_id
 from streamer.history import HistoryBatch, decode, digests, encode
 from streamer.pipeline.step import LiveModel
 
@@ -35,6 +35,7 @@ class Verdict(StrEnum):
     BEYOND_LOG = "beyond_log"
     HISTORY_BEHIND = "history_behind"
     FEATURES_BEHIND = "features_behind"
+    FEATURES_OF_ANOTHER_LEARNER = "features_of_another_learner"
     HISTORY_MISSING = "history_missing"
     HISTORY_DIFFERS = "history_differs"
     HISTORY_BROKEN = "history_broken"
@@ -45,7 +46,9 @@ class Verdict(StrEnum):
 
 
 EQUAL: Final = frozenset({Verdict.EQUAL, Verdict.EXPIRED})
-BEHIND: Final = frozenset({Verdict.HISTORY_BEHIND, Verdict.FEATURES_BEHIND})
+BEHIND: Final = frozenset(
+    {Verdict.HISTORY_BEHIND, Verdict.FEATURES_BEHIND, Verdict.FEATURES_OF_ANOTHER_LEARNER}
+)
 DIFFERENT: Final = frozenset(Verdict) - EQUAL - BEHIND - {Verdict.BEYOND_LOG}
 
 
@@ -124,9 +127,12 @@ def judge_features(
     Returns:
         A verdict each, and the largest relative error of a vector that was compared. Cost: one
         fold-in of every user.
+
+    Raises:
+        LearnerError: The learner failed.
     """
     history_digests = digests(histories).tolist()
-    factors = live.learner(histories, live.model)
+    factors = ask(live.learner, histories, live.model)
     verdicts, worst_error = [], 0.0
     for row, value in enumerate(values):
         found = None if value is None else decode_features(value)
@@ -138,6 +144,8 @@ def judge_features(
             verdict = Verdict.FEATURES_MISSING
         elif found.generation != live.generation:
             verdict = Verdict.FEATURES_BEHIND
+        elif found.learner_id != learner_id(live.learner.name):
+            verdict = Verdict.FEATURES_OF_ANOTHER_LEARNER
         elif (
             found.model_id != live.model.model_id
             or found.vectors.shape != factors.vectors[row].shape

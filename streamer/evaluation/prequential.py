@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamer.errors import RejectedRecord
 from streamer.evaluation.golden import GoldenHistories
 from streamer.events import Event, Kind, decode_event
-from streamer.factors import UNKNOWN_ROW, ItemModel, Learner, blend
+from streamer.factors import UNKNOWN_ROW, ItemModel, Learner, ask, blend
 from streamer.history import HistoryBatch, Interactions, event_times_ms, item_key, pack_word
 from streamer.pipeline.records import Record
 
@@ -131,9 +131,9 @@ def _scores(
     histories: HistoryBatch, now_ms: NDArray[np.int64], model: ItemModel, learner: Learner
 ) -> NDArray[np.float32]:
     """Return the score of every item, shape (n_users, n_items); popularity for the cold."""
-    factors = learner(histories, model)
+    factors = ask(learner, histories, model)
     idle_s = np.maximum(0.0, (now_ms - event_times_ms(histories.words[:, 0])) / 1000)
-    vectors = blend(factors.vectors, idle_s, model.params.blend_half_life_s)
+    vectors = blend(factors.pairs, idle_s, model.params.blend_half_life_s)
     scores: NDArray[np.float32] = vectors.astype(np.float32) @ model.item_factors.T
     scores[factors.n_solved == 0] = model.popularity
     return scores

@@ -13,12 +13,11 @@ from streamer.experiments.allocation import (
     slots_of,
 )
 from streamer.experiments.assignments import Assignment, Assignments
-from streamer.experiments.catalog import DEFAULT_LEARNER, Catalog, Layer, Variant
+from streamer.experiments.catalog import Catalog, Layer, Variant
 from streamer.experiments.decision import Decision, decide
 from streamer.experiments.sequential import BucketSums, Interval, difference, paired_difference
 
 __all__ = [
-    "DEFAULT_LEARNER",
     "N_SLOTS",
     "UNALLOCATED",
     "Assignment",

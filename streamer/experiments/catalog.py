@@ -15,9 +15,9 @@ from typing import Final, Self
 
 from streamer.errors import ConfigError
 from streamer.experiments.allocation import N_SLOTS, Cell, Experiment, Parameters
+from streamer.factors import DEFAULT_LEARNER
 
 DEFAULT_VARIANT: Final = "default"
-DEFAULT_LEARNER: Final = "recency_fold_in"
 DEFAULT_MODEL: Final = "default"
 PARAMETERS: Final = tuple(field.name for field in fields(Parameters))
 
@@ -46,7 +46,7 @@ class Variant:
 
     Attributes:
         name: As in the keys of features.
-        learner: ``recency_fold_in``, or ``package.module:Class``.
+        learner: The name of a built-in, or ``package.module:Class``.
         model: A name for what is published to the variant.
     """
 

@@ -188,7 +188,7 @@ def _select(  # noqa: PLR0913, PLR0917  as above
     """
     has_down = False
     for slot in range(len(item_keys)):
-        has_down |= _is_down(words[slot])
+        has_down |= is_thumbs_down(words[slot])
     n_entries = 0
     n_positive = 0
     faded = 1.0  # 2^(-rank / h)
@@ -200,8 +200,8 @@ def _select(  # noqa: PLR0913, PLR0917  as above
         faded *= fade[kind, value]
         if rows[slot] < 0 or weight <= 0.0:
             continue
-        is_down = _is_down(words[slot])
-        if has_down and not is_down and _has_down(item_keys, words, item_keys[slot]):
+        is_down = is_thumbs_down(words[slot])
+        if has_down and not is_down and has_thumbs_down(item_keys, words, item_keys[slot]):
             continue
         kept[n_entries] = rows[slot]
         weights[0, n_entries] = recent
@@ -213,17 +213,18 @@ def _select(  # noqa: PLR0913, PLR0917  as above
 
 
 @compiled
-def _is_down(word: np.uint64) -> bool:
+def is_thumbs_down(word: np.uint64) -> bool:
+    """Say what kind and value of an entry mean."""
     return bool(word & np.uint64(0xFFFF) == _A_DOWN)
 
 
 @compiled
-def _has_down(
+def has_thumbs_down(
     item_keys: NDArray[np.uint64], words: NDArray[np.uint64], item_key: np.uint64
 ) -> bool:
     """Say whether the user gave this item a thumbs-down, which hides its other entries."""
     for slot in range(len(item_keys)):
-        if item_keys[slot] == item_key and _is_down(words[slot]):
+        if item_keys[slot] == item_key and is_thumbs_down(words[slot]):
             return True
     return False
 

@@ -27,6 +27,11 @@ class UserFactors:
     n_solved: NDArray[np.int64]
     is_rejected: NDArray[np.bool_]
 
+    @property
+    def pairs(self) -> NDArray[np.float32]:
+        """`recent` and `lasting`, (n_users, 2, n_factors); an only vector stands for both."""
+        return self.vectors[:, [0, min(1, self.vectors.shape[1] - 1)]]
+
 
 class Learner(Protocol):
     """Histories and an item model in, user factors out; no clock, no I/O, no hidden state.

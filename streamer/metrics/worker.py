@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from streamer import __version__
 from streamer.events import EventType, RejectReason
+from streamer.factors import LEARNER_FAULTS
 from streamer.history import Outcome
 from streamer.metrics.histogram import BucketedHistogram
 from streamer.pipeline.records import Partition
@@ -165,6 +166,17 @@ class WorkerMetrics:
         self.fold_rejected = self._counter(
             "fold_rejected", "Solves that failed their check.", "variant", "reason"
         )
+        self.learner_failures = self._counter(
+            "learner_failures",
+            "Batches that a learner failed; the first takes its variant out of service.",
+            "variant",
+            "reason",
+        )
+        self.variant_in_service = self._gauge(
+            "variant_in_service",
+            "1 while the variant's features are kept fresh; 0 without a usable model or learner.",
+            "variant",
+        )
         self.features_superseded = self._counter(
             "features_superseded", "Features refused in favour of a newer generation."
         )
@@ -185,6 +197,9 @@ class WorkerMetrics:
             self.folds.labels(variant)
             self.fold_rejected.labels(variant, "bound")
             self.model_errors.labels(variant)
+            self.variant_in_service.labels(variant)
+            for reason in LEARNER_FAULTS:
+                self.learner_failures.labels(variant, reason)
 
     def set_state(self, state: WorkerState) -> None:
         """Show what the loop is doing."""

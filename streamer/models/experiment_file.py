@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from streamer.errors import ConfigError
 from streamer.experiments import Catalog, Cell, Experiment, Layer, Parameters, SlotRange, Variant
-from streamer.experiments.catalog import DEFAULT_LEARNER, DEFAULT_MODEL
+from streamer.experiments.catalog import DEFAULT_MODEL
+from streamer.factors import BUILT_INS, DEFAULT_LEARNER
 
 Learner = Annotated[
-    str, StringConstraints(pattern=r"^(recency_fold_in|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    str, StringConstraints(pattern=rf"^({'|'.join(BUILT_INS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
 ]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 SlotText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}-[0-9]{1,4}$")]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.errors import LearnerError
 from streamer.events import Kind
 from streamer.factors import (
     UNKNOWN_ROW,
@@ -20,6 +22,7 @@ from streamer.factors import (
     ItemModel,
     Learner,
     Stamp,
+    ask,
     encode_features,
     learner_id,
 )
@@ -53,6 +56,13 @@ class LiveModel:
     generation: int
     model: ItemModel
     learner: Learner
+
+
+class LearnerFailure(NamedTuple):
+    """A learner that failed, and the variant that must go out of service by it."""
+
+    live: LiveModel
+    error: LearnerError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +134,7 @@ class Plan:
         outcomes: uint8, shape (n,); the `streamer.history.Outcome` of each interaction.
         n_folded: Users folded in, by variant.
         n_fold_rejected: Users whose solve failed its check, by variant.
+        failures: Learners that failed; nobody's features of their variants are replaced.
     """
 
     writes: UserWrites
@@ -131,6 +142,7 @@ class Plan:
     outcomes: NDArray[np.uint8]
     n_folded: Mapping[str, int]
     n_fold_rejected: Mapping[str, int]
+    failures: Sequence[LearnerFailure] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +176,8 @@ def plan(
 
     Returns:
         The plan. A user is folded in when the history changed or the features are not known to
-        be of the live generation. A failed solve leaves the stored features as they are.
+        be of the live generation. A failed solve leaves the stored features as they are, and so
+        does a learner that fails, for everybody.
     """
     histories, outcomes = merge(known.histories, arrived)
     after_digests = digests(histories)
@@ -180,15 +193,20 @@ def plan(
     features: dict[str, Sequence[bytes]] = {}
     n_folded: dict[str, int] = {}
     n_fold_rejected: dict[str, int] = {}
+    failures: list[LearnerFailure] = []
     if live is not None:
         folded = np.flatnonzero((generations != live.generation) & ~is_empty)
-        values, is_rejected = _fold_in(
-            histories.take(folded), after_digests[folded], live, feature_format
-        )
-        features[live.variant] = _scatter(len(user_ids), folded, values)
-        generations[folded[~is_rejected]] = live.generation
-        n_folded[live.variant] = len(folded)
-        n_fold_rejected[live.variant] = int(is_rejected.sum())
+        try:
+            values, is_rejected = _fold_in(
+                histories.take(folded), after_digests[folded], live, feature_format
+            )
+        except LearnerError as error:
+            failures.append(LearnerFailure(live, error))
+        else:
+            features[live.variant] = _scatter(len(user_ids), folded, values)
+            generations[folded[~is_rejected]] = live.generation
+            n_folded[live.variant] = len(folded)
+            n_fold_rejected[live.variant] = int(is_rejected.sum())
     writes = UserWrites(
         user_ids=user_ids,
         expected_digests=known.digests,
@@ -199,7 +217,7 @@ def plan(
         generation=0 if live is None else live.generation,
     )
     after = Known(histories, after_digests, generations)
-    return Plan(writes, after, outcomes, n_folded, n_fold_rejected)
+    return Plan(writes, after, outcomes, n_folded, n_fold_rejected, failures)
 
 
 def warm_up(learner: Learner) -> None:
@@ -234,7 +252,7 @@ def _fold_in(
     feature_format: FeatureFormat,
 ) -> tuple[list[bytes], NDArray[np.bool_]]:
     """Return each history's features, empty where the row must not be published."""
-    factors = live.learner(histories, live.model)
+    factors = ask(live.learner, histories, live.model)
     values, is_rejected = encode_features(
         factors,
         history_digests,

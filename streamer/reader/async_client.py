@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import ModelError, StoreUnavailable
-from streamer.factors import ItemModel
+from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner
 from streamer.reader.async_source import AsyncFeatureSource, connect_async
 from streamer.reader.conversation import Conversation, hold_async
 from streamer.reader.ranking import TopK
@@ -67,12 +67,14 @@ class AsyncFeatureReader:
         timeout_seconds: float = 0.05,
         experiments: Path | str | None = None,
         imported_lasting: bool = DEFAULTS.imported_lasting,
+        learner: Learner | str = DEFAULT_LEARNER,
     ) -> Self:
         """Return a reader, not yet started; arguments and errors are those of `FeatureReader`."""
         source = connect_async(redis_url, timeout_seconds)
         settings = ReaderSettings(
             group_id,
             stale_after_seconds,
+            learner=learner,
             assignments=assignments_of(experiments, variant),
             imported_lasting=imported_lasting,
         )

@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.factors import ItemModel
+from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner
 from streamer.reader.conversation import Conversation, hold
 from streamer.reader.poller import Poller
 from streamer.reader.ranking import TopK
@@ -46,7 +46,7 @@ class FeatureReader:
         """Keep the parts; nothing is asked before `start`.
 
         Raises:
-            ConfigError: No variant can have this name, or one needs another learner.
+            ConfigError: No variant can have this name, or a learner cannot be loaded.
         """
         self._serving = Serving(variant, models, settings, clock, monotonic)
         self._source = source
@@ -68,6 +68,7 @@ class FeatureReader:
         timeout_seconds: float = 0.05,
         experiments: Path | str | None = None,
         imported_lasting: bool = DEFAULTS.imported_lasting,
+        learner: Learner | str = DEFAULT_LEARNER,
     ) -> Self:
         """Open a reader; a Redis that does not answer yet makes reads DEGRADED until it does.
 
@@ -86,14 +87,17 @@ class FeatureReader:
                 cell, and `variant` where no cell sets one.
             imported_lasting: Use imported vectors in place of `lasting`, where there are any of
                 the very model; one more key a viewer in the same command.
+            learner: That of the workers, ``[models] learner``: a name, or an object. Variants of
+                `experiments` have learners of their own.
 
         Raises:
-            ConfigError: The URL, the variant or the file cannot be understood.
+            ConfigError: The URL, the variant, the file or a learner cannot be understood.
         """
         client = connect(redis_url, timeout_seconds=timeout_seconds)
         settings = ReaderSettings(
             group_id,
             stale_after_seconds,
+            learner=learner,
             assignments=assignments_of(experiments, variant),
             imported_lasting=imported_lasting,
         )

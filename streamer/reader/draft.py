@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.factors import Learner
+from streamer.errors import LearnerError
+from streamer.factors import Learner, ask
 from streamer.factors.imported import ImportedTable
 from streamer.history import HistoryBatch, event_times_ms
 from streamer.reader.feature_table import FeatureTable
@@ -26,6 +27,7 @@ BROKEN_HISTORY: Final = "broken_history"
 BROKEN_IMPORTED: Final = "broken_imported"
 BEHIND_HISTORY: Final = "behind_history"
 FOLD_REJECTED: Final = "fold_rejected"
+LEARNER_FAILED: Final = "learner_failed"
 
 DecodedHistories = tuple[HistoryBatch, NDArray[np.uint64], NDArray[np.bool_]]
 """Histories, their digests, and which of them are broken."""
@@ -60,10 +62,15 @@ def without_features(
 
 
 class Draft:
-    """Reads of a batch in the making, column by column."""
+    """Reads of a batch in the making, column by column.
+
+    Attributes:
+        learner_error: Why nobody could be folded in, if somebody had to be.
+    """
 
     def __init__(self, user_ids: Sequence[str], features: FeatureTable, moment: Moment) -> None:
         """Start from what the features alone say."""
+        self.learner_error: LearnerError | None = None
         self._user_ids = user_ids
         self._moment = moment
         self._is_usable = _usable(features, moment.served)
@@ -123,13 +130,17 @@ class Draft:
         if served is None:
             self._leave_behind(rows, BEHIND_HISTORY)
             return
-        factors = learner(histories, served.model)
-        vectors = factors.vectors[:, [0, min(1, factors.vectors.shape[1] - 1)]]
+        try:
+            factors = ask(learner, histories, served.model)
+        except LearnerError as error:
+            self.learner_error = error
+            self._leave_behind(rows, LEARNER_FAILED)
+            return
+        vectors = factors.pairs
         vectors.flags.writeable = False
-        is_rejected = factors.is_rejected | ~np.isfinite(vectors).all(axis=(1, 2))
-        self._leave_behind(rows[is_rejected], FOLD_REJECTED)
+        self._leave_behind(rows[factors.is_rejected], FOLD_REJECTED)
         newest_ms = event_times_ms(histories.words[:, 0]).tolist()
-        for position in np.flatnonzero(~is_rejected).tolist():
+        for position in np.flatnonzero(~factors.is_rejected).tolist():
             row = int(rows[position])
             self._forget(row)
             self._as_of_ms[row] = newest_ms[position]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.errors import ModelError, StoreUnavailable
-from streamer.factors import ItemModel, RecencyFoldIn
+from streamer.errors import LearnerError, ModelError, StoreUnavailable
+from streamer.factors import ItemModel, Learner, ask
 from streamer.history import HistoryBatch, digests
 from streamer.models import Pointer, load_model
 
@@ -46,13 +47,14 @@ class ServedModel:
         """All rows, the most popular first; equal ones in row order."""
         return np.argsort(-self.model.popularity, kind="stable")
 
-    def prepare(self) -> ServedModel:
+    def prepare(self, learner: Learner) -> ServedModel:
         """Derive now what the first request would else have to wait for; return itself."""
         _ = self.rows, self.by_popularity
         self.model.rows_of(self.model.item_keys[:1])
         nobody = HistoryBatch.empty(1)
         digests(nobody)  # loads the kernels, or compiles them if this machine never did
-        RecencyFoldIn()(nobody, self.model)
+        with contextlib.suppress(LearnerError):  # whoever needs it will say so
+            ask(learner, nobody, self.model)
         return self
 
 
@@ -66,15 +68,18 @@ class ModelFollower:
     def __init__(
         self,
         directory: Path,
+        learner: Learner,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep the parts; nothing is read yet.
 
         Args:
             directory: Where published models are.
+            learner: What the variant folds in with.
             monotonic: A clock in seconds.
         """
         self._directory = directory
+        self._learner = learner
         self._monotonic = monotonic
         self._current: ServedModel | None = None
         self._complaint = ""
@@ -132,10 +137,10 @@ class ModelFollower:
         served = self._current
         model_id = int(pointer.model_id, 16)
         if served is not None and served.model.model_id == model_id:
-            return ServedModel(served.model, pointer.generation).prepare()
+            return ServedModel(served.model, pointer.generation).prepare(self._learner)
         model = load_model(self._directory / pointer.model_id)
         if model.model_id != model_id:
             raise ModelError(
                 f"{self._directory / pointer.model_id}: its manifest says {model.model_id:016x}"
             )
-        return ServedModel(model, pointer.generation).prepare()
+        return ServedModel(model, pointer.generation).prepare(self._learner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.errors import StoreUnavailable
+from streamer.errors import LearnerError, StoreUnavailable
 from streamer.factors import Learner, decode_imported
 from streamer.history import decode
 from streamer.reader.conversation import Conversation
@@ -17,6 +18,8 @@ from streamer.reader.draft import BROKEN_HISTORY, Draft, Moment, row_of, without
 from streamer.reader.feature_table import decode_table
 from streamer.reader.read import Status, UserRead
 from streamer.stores.keys import features_key, history_key, imported_key
+
+log = logging.getLogger("streamer.reader")
 
 NOT_AN_ID: Final = "not_an_id"
 USERS_AT_ONCE: Final = 2000
@@ -37,6 +40,7 @@ class Reading:
         self._variant = variant
         self._learner = learner
         self._imported = imported
+        self._complaint: tuple[int, str] | None = None
 
     def read(
         self, user_ids: Sequence[str], moment: Moment, *, check_history: bool
@@ -53,7 +57,7 @@ class Reading:
     ) -> Conversation[list[UserRead]]:
         n_users = len(user_ids)
         try:
-            keys = [features_key(self._variant, user_id) for user_id in user_ids]
+            keys = self._keys(user_ids, check_history=check_history)
         except UnicodeEncodeError:  # a lone surrogate, which JSON lets through
             if n_users == 1:
                 return without_features(user_ids, moment, Status.COLD, NOT_AN_ID)
@@ -61,10 +65,6 @@ class Reading:
             for one in user_ids:
                 reads += yield from self._read([one], moment, check_history=check_history)
             return reads
-        if check_history:
-            keys += map(history_key, user_ids)
-        if self._imported:
-            keys += [imported_key(self._variant, user_id) for user_id in user_ids]
         try:
             values = yield keys
         except StoreUnavailable as failure:
@@ -75,9 +75,20 @@ class Reading:
             draft.add_histories(every_row, decode(values[n_users : 2 * n_users]), self._learner)
         elif moment.served is not None and len(draft.unusable):
             yield from self._add_histories(draft, user_ids, draft.unusable)
+        if draft.learner_error is not None and moment.served is not None:
+            self._complain(draft.learner_error, moment.served.generation)
         if self._imported:
             draft.add_imported(decode_imported(values[-n_users:]))
         return draft.finish()
+
+    def _keys(self, user_ids: Sequence[str], *, check_history: bool) -> list[str]:
+        """Return the keys of all users, one kind after the other."""
+        keys = [features_key(self._variant, user_id) for user_id in user_ids]
+        if check_history:
+            keys += map(history_key, user_ids)
+        if self._imported:
+            keys += [imported_key(self._variant, user_id) for user_id in user_ids]
+        return keys
 
     def _add_histories(
         self, draft: Draft, user_ids: Sequence[str], rows: NDArray[np.intp]
@@ -88,6 +99,12 @@ class Reading:
             draft.degrade(rows, failure.kind)
         else:
             draft.add_histories(rows, decode(values), self._learner)
+
+    def _complain(self, error: LearnerError, generation: int) -> None:
+        """Say once a publish what is wrong; every read says that something is."""
+        if (generation, error.reason) != self._complaint:
+            self._complaint = generation, error.reason
+            log.error("variant %s cannot be folded in: %s", self._variant, error, exc_info=error)
 
 
 def with_histories(reads: Sequence[UserRead]) -> Conversation[list[UserRead]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from streamer.errors import ConfigError, ModelError
 from streamer.experiments import Assignments
-from streamer.factors import ItemModel, Learner, RecencyFoldIn
+from streamer.factors import (
+    DEFAULT_LEARNER,
+    ItemModel,
+    Learner,
+    load_learner,
+    load_learners,
+)
 from streamer.models import pointer_key
 from streamer.models.experiment_file import load_catalog
 from streamer.reader import ranking
@@ -37,7 +43,8 @@ class ReaderSettings:
         retry_after_seconds: After a failure Redis is asked again no sooner than this.
         model_interval_seconds: Between looks at the live model's pointer.
         fresh_interval_seconds: Between looks at ``st:fresh``.
-        learner: Folds in where the stored features cannot be used; the workers' own.
+        learner: Folds in where the stored features cannot be used; the workers' own, by the name
+            in their configuration, or an object.
         assignments: Says each viewer's variant; None serves one variant to all.
         imported_lasting: Ask for imported vectors, and use them in place of `lasting`.
     """
@@ -47,7 +54,7 @@ class ReaderSettings:
     retry_after_seconds: float = 1.0
     model_interval_seconds: float = 0.5
     fresh_interval_seconds: float = 1.0
-    learner: Learner = field(default_factory=RecencyFoldIn)
+    learner: Learner | str = DEFAULT_LEARNER
     assignments: Assignments | None = None
     imported_lasting: bool = False
 
@@ -82,7 +89,7 @@ class Serving:
         """Keep the parts.
 
         Raises:
-            ConfigError: No variant can have this name, or one needs another learner.
+            ConfigError: No variant can have this name, or a learner cannot be loaded.
         """
         try:
             pointer_key(variant)
@@ -95,12 +102,10 @@ class Serving:
         self.circuit = Circuit(settings.retry_after_seconds, monotonic)
         self.followers: dict[str, ModelFollower] = {}
         self._readings: dict[str, Reading] = {}
-        for name in {variant: None, **dict.fromkeys(_further_variants(settings))}:
-            self._readings[name] = Reading(
-                name, settings.learner, imported=settings.imported_lasting
-            )
+        for name, learner in _learners(variant, settings).items():
+            self._readings[name] = Reading(name, learner, imported=settings.imported_lasting)
             if models is not None:
-                self.followers[name] = ModelFollower(models, monotonic)
+                self.followers[name] = ModelFollower(models, learner, monotonic)
 
     @property
     def model(self) -> ItemModel | None:
@@ -167,14 +172,13 @@ class Serving:
         return int(self._clock() * 1000) if now_ms is None else now_ms
 
 
-def _further_variants(settings: ReaderSettings) -> list[str]:
-    """Return the variants that cells set; one that this reader could not fold in is refused."""
-    if settings.assignments is None:
-        return []
-    for variant in settings.assignments.variants:
-        if variant.learner != settings.learner.name:
-            raise ConfigError(
-                f"variant {variant.name!r} needs learner {variant.learner!r}; this reader folds in "
-                f"with {settings.learner.name!r}"
-            )
-    return [variant.name for variant in settings.assignments.variants]
+def _learners(variant: str, settings: ReaderSettings) -> dict[str, Learner]:
+    """Return the learner of the reader's own variant, and of every other that cells set."""
+    learner = settings.learner
+    found = {variant: load_learner(learner) if isinstance(learner, str) else learner}
+    if settings.assignments is not None:
+        others = {each.name: each.learner for each in settings.assignments.variants}
+        others.pop(variant, None)
+        loaded = load_learners(others.values())
+        found |= {name: loaded[spec] for name, spec in others.items()}
+    return found

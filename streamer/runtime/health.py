@@ -46,6 +46,8 @@ class Health:
         heartbeat_age_seconds: Since it last turned.
         partitions: How many are ours.
         missing_topics: Event topics that Kafka does not have: nothing can come from them.
+        variants_out_of_service: Variants whose learner failed: their features are not replaced.
+            The stream goes on, and so the worker is ready.
     """
 
     is_live: bool
@@ -54,12 +56,14 @@ class Health:
     heartbeat_age_seconds: float
     partitions: int
     missing_topics: Sequence[str] = ()
+    variants_out_of_service: Sequence[str] = ()
 
 
 def health_of(
     observer: LoopObserver,
     kafka_answered_at: Callable[[], float] = time.monotonic,
     missing_topics: Callable[[], Collection[str]] = frozenset,
+    out_of_service: Callable[[], Collection[str]] = frozenset,
 ) -> Health:
     """Judge a loop by what it last said of itself, and Kafka by what it last answered.
 
@@ -68,6 +72,7 @@ def health_of(
         kafka_answered_at: When Kafka last answered, on the monotonic clock.
         missing_topics: Event topics that do not exist, as Kafka said last. Without one of them
             half of the events may be lost to a mistyped name, so the worker is not ready.
+        out_of_service: Variants whose learner failed.
     """
     missing = sorted(missing_topics())
     age = time.monotonic() - observer.turned_at
@@ -82,6 +87,7 @@ def health_of(
         heartbeat_age_seconds=round(age, 3),
         partitions=observer.n_owned,
         missing_topics=missing,
+        variants_out_of_service=sorted(out_of_service()),
     )
 
 

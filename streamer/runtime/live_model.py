@@ -1,6 +1,8 @@
 """Follows a variant's pointer: a thread that loads the live model beside the loop.
 
 The loop takes `current` between two batches, so a batch is folded in with one model throughout.
+A learner that fails takes its variant out of service: there is no live model then, as before the
+first publish, until another generation is published.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from typing import Final
 
 import structlog
 
-from streamer.errors import ModelError, StoreUnavailable
-from streamer.factors import ItemModel, Learner
+from streamer.errors import LearnerError, ModelError, StoreUnavailable
+from streamer.factors import BUILT_INS, ItemModel, Learner, ask, check_learner
 from streamer.history import HistoryBatch
 from streamer.metrics import WorkerMetrics
 from streamer.models import Pointer, load_model
-from streamer.pipeline.step import LiveModel
+from streamer.pipeline.step import LearnerFailure, LiveModel
 
 RETRY_SECONDS: Final = 5.0
 """A refused model is tried again after this time: its folder may have arrived."""
@@ -53,6 +55,9 @@ class LiveModelFollower:
         self._metrics = metrics
         self._log = log
         self._current: LiveModel | None = None
+        self._lock = threading.Lock()
+        """Of `_current` and `_failed`, which the loop's thread may change too."""
+        self._failed: Pointer | None = None
         self._refused: Pointer | None = None
         self._try_again_at = 0.0
         self._last_refusal = ""
@@ -63,6 +68,23 @@ class LiveModelFollower:
     def current(self) -> LiveModel | None:
         """Return the live model, or None while nothing usable is published."""
         return self._current
+
+    @property
+    def out_of_service(self) -> frozenset[str]:
+        """The variant, if its learner failed and nothing newer took its place."""
+        is_out = self._failed is not None and self._current is None
+        return frozenset({self._variant} if is_out else ())
+
+    def take_out(self, failure: LearnerFailure) -> None:
+        """Take the variant out of service until another generation is published; any thread."""
+        live = failure.live
+        with self._lock:
+            if self._current is not live:
+                return  # another one has taken its place already
+            self._current = None
+            self._failed = Pointer(f"{live.model.model_id:016x}", live.generation)
+        self._metrics.model_info.remove(self._variant, f"{live.model.model_id:016x}")
+        self._say_failed(live.generation, failure.error)
 
     def start(self, interval_seconds: float) -> None:
         """Look once, on this thread, then keep looking on one of our own."""
@@ -91,7 +113,7 @@ class LiveModelFollower:
             pointer = self._read_pointer()
             if pointer is None:
                 self._say_missing()
-            elif not self._is_current(pointer) and not self._is_too_soon(pointer):
+            elif not self._is_settled(pointer) and not self._is_too_soon(pointer):
                 self._load(pointer)
         except StoreUnavailable:
             return  # the loop notices that too, and says so
@@ -108,13 +130,12 @@ class LiveModelFollower:
         """A refused model is tried again, but not at every look: loading it costs time."""
         return pointer == self._refused and time.monotonic() < self._try_again_at
 
-    def _is_current(self, pointer: Pointer) -> bool:
-        live = self._current
-        return (
-            live is not None
-            and live.generation == pointer.generation
-            and f"{live.model.model_id:016x}" == pointer.model_id
-        )
+    def _is_settled(self, pointer: Pointer) -> bool:
+        """Say whether this very publish is live, or was one that the learner failed."""
+        live, failed = self._current, self._failed
+        here = None if live is None else (f"{live.model.model_id:016x}", live.generation)
+        there = None if failed is None else (failed.model_id, failed.generation)
+        return (pointer.model_id, pointer.generation) in {here, there}
 
     def _load(self, pointer: Pointer) -> None:
         live = self._current
@@ -128,13 +149,26 @@ class LiveModelFollower:
             self._refuse(pointer, error)
             return
         self._last_refusal = ""
-        # What is derived from a model at its first use is derived here, not between two batches.
-        self._learner(HistoryBatch.empty(1), model)
-        self._current = LiveModel(self._variant, pointer.generation, model, self._learner)
-        info = self._metrics.model_info
-        if live is not None:
-            info.remove(self._variant, f"{live.model.model_id:016x}")
-        info.labels(self._variant, pointer.model_id).set(1)
+        try:
+            # What is derived from a model at its first use is derived here, not between batches.
+            ask(self._learner, HistoryBatch.empty(1), model)
+            if self._learner.name not in BUILT_INS:
+                check_learner(self._learner, model)
+        except LearnerError as error:
+            with self._lock:
+                self._failed = pointer
+            self._metrics.learner_failures.labels(self._variant, error.reason).inc()
+            self._say_failed(pointer.generation, error)
+            return
+        # First the metrics: the loop may take the variant out of service again at once.
+        self._metrics.model_info.labels(self._variant, pointer.model_id).set(1)
+        self._metrics.variant_in_service.labels(self._variant).set(1)
+        with self._lock:
+            before = self._current
+            self._current = LiveModel(self._variant, pointer.generation, model, self._learner)
+            self._failed = None
+        if before is not None and before.model is not model:
+            self._metrics.model_info.remove(self._variant, f"{before.model.model_id:016x}")
         self._metrics.model_loaded.labels(self._variant).set_to_current_time()
         self._log.info(
             "model_loaded",
@@ -143,6 +177,23 @@ class LiveModelFollower:
             generation=pointer.generation,
             n_items=model.n_items,
             n_factors=model.n_factors,
+        )
+
+    def _say_failed(self, generation: int, error: LearnerError) -> None:
+        """Say loudly, once a publish, that a learner failed, and what that means."""
+        live = self._current
+        self._metrics.variant_in_service.labels(self._variant).set(0 if live is None else 1)
+        self._log.error(
+            "learner_failed",
+            variant=self._variant,
+            learner=self._learner.name,
+            generation=generation,
+            error=str(error),
+            effect="histories are kept, features of the variant are not replaced"
+            if live is None
+            else f"generation {live.generation} stays live",
+            remedy="mend the learner and restart, or publish another model",
+            exc_info=error,
         )
 
     def _refuse(self, pointer: Pointer | None, error: ModelError) -> None:

@@ -20,11 +20,11 @@ from streamer.history import Interactions
 from streamer.metrics import WorkerState
 from streamer.pipeline.ports import DeadLetters, RecordSource
 from streamer.pipeline.records import Decoder, Partition, Record, Rejected
-from streamer.pipeline.step import LiveModel
+from streamer.pipeline.step import LearnerFailure, LiveModel
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.retrying import Abandoned, Retrying
-from streamer.runtime.updater import Updater
+from streamer.runtime.updater import Report, Updater
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class LoopParts:
     updater: Updater
     checkpoints: Checkpoints
     live_model: Callable[[], LiveModel | None]
+    take_out: Callable[[LearnerFailure], None]
     observer: LoopObserver
     jitter: Random
 
@@ -75,6 +76,7 @@ class WorkerLoop:
         self._updater = parts.updater
         self._checkpoints = parts.checkpoints
         self._live_model = parts.live_model
+        self._take_out = parts.take_out
         self._observer = parts.observer
         self._settings = settings
         self._log = log
@@ -137,9 +139,9 @@ class WorkerLoop:
         user_ids = self._updater.take_refolds(live, REFOLD_USERS)
         if user_ids:
             nothing_new = Interactions.none(len(user_ids))
-            self._observer.refolded(
-                self._until_done(lambda: self._updater.apply(user_ids, nothing_new, live))
-            )
+            report = self._until_done(lambda: self._updater.apply(user_ids, nothing_new, live))
+            self._observer.refolded(report)
+            self._heed(report)
 
     def _learn(self, records: Sequence[Record]) -> None:
         """Bring one batch into the store; every step may be repeated, none is skipped."""
@@ -152,6 +154,7 @@ class WorkerLoop:
                 lambda: self._updater.apply(decoded.user_ids, decoded.arrived, self._live_model())
             )
             self._observer.learned(records, decoded, report)
+            self._heed(report)
             unfinished = [letter.record for letter in decoded.rejected]
             if decoded.rejected:
                 self._bury(decoded.rejected)
@@ -165,6 +168,11 @@ class WorkerLoop:
                 record.offset + 1,
                 record.timestamp_ms if record.is_append_time else None,
             )
+
+    def _heed(self, report: Report) -> None:
+        """Go on without the variants whose learner failed: the stream is everybody's."""
+        for failure in report.failures:
+            self._take_out(failure)
 
     def _bury(self, rejected: Sequence[Rejected]) -> None:
         """Return when every dead letter is safe."""

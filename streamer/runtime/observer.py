@@ -117,6 +117,8 @@ class LoopObserver:
         for variant, n_users in report.fold_rejected.items():
             metrics.fold_rejected.labels(variant, "bound").inc(n_users)
             self._say("fold_rejected", variant=variant, n_users=n_users)
+        for failure in report.failures:
+            metrics.learner_failures.labels(failure.live.variant, failure.error.reason).inc()
         for stage, seconds in report.seconds.items():
             metrics.loop_seconds.labels(stage).inc(seconds)
         if report.n_quarantined:

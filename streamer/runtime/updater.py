@@ -24,6 +24,7 @@ from streamer.pipeline.step import (
     NO_GENERATION,
     FeatureFormat,
     Known,
+    LearnerFailure,
     LiveModel,
     count_unknown_items,
     plan,
@@ -49,6 +50,7 @@ class Report:
         misses: Users whose history was read.
         folded: Users folded in, by variant.
         fold_rejected: Users whose solve failed its check, by variant.
+        failures: Learners that failed, each as often as it did.
         seconds: Time spent, by stage.
     """
 
@@ -62,6 +64,7 @@ class Report:
     misses: int = 0
     folded: Counter[str] = field(default_factory=Counter)
     fold_rejected: Counter[str] = field(default_factory=Counter)
+    failures: list[LearnerFailure] = field(default_factory=list)
     seconds: dict[Stage, float] = field(
         default_factory=lambda: {"read": 0.0, "fold_in": 0.0, "write": 0.0}
     )
@@ -189,6 +192,7 @@ class Updater:
         report.n_bytes += outcome.n_bytes
         report.folded += Counter(step.n_folded)
         report.fold_rejected += Counter(step.n_fold_rejected)
+        report.failures += step.failures
         is_written = np.ones(len(user_ids), bool)
         is_written[list(outcome.conflicts)] = False
         after = step.after

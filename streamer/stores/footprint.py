@@ -58,9 +58,9 @@ def history_bytes(n_interactions: float) -> int:
     return HEADER.itemsize + round(n_interactions * ENTRY.itemsize)
 
 
-def features_bytes(n_factors: int, dtype: FeatureDtype) -> int:
+def features_bytes(n_factors: int, dtype: FeatureDtype, n_vectors: int = N_VECTORS) -> int:
     """Return the bytes of a features' value."""
-    return FEATURES_HEADER.itemsize + N_VECTORS * n_factors * dtype.numpy.itemsize
+    return FEATURES_HEADER.itemsize + n_vectors * n_factors * dtype.numpy.itemsize
 
 
 def imported_bytes(n_factors: int, dtype: FeatureDtype) -> int:

@@ -5,10 +5,15 @@ import struct
 import numpy as np
 from worlds import NOW_MS, live_model
 
-from streamer.factors import FeatureDtype, UserFactors, encode_features
+from streamer.factors import (
+    DEFAULT_LEARNER,
+    FeatureDtype,
+    UserFactors,
+    encode_features,
+    load_learner,
+)
 from streamer.factors.features import Stamp
 from streamer.history import HistoryBatch, Interactions, decode, digests, encode, merge, pack_word
-from streamer.reader import ReaderSettings
 from streamer.reader.conversation import hold
 from streamer.reader.draft import Moment
 from streamer.reader.live_model import ServedModel
@@ -16,14 +21,15 @@ from streamer.reader.ranking import rank_rows, score, top_k_many
 from streamer.reader.reading import Reading, with_histories
 from streamer.stores.keys import features_key, history_key
 
-SERVED = ServedModel(live_model().model, 1).prepare()
+LEARNER = load_learner(DEFAULT_LEARNER)
+SERVED = ServedModel(live_model().model, 1).prepare(LEARNER)
 WITH_MODEL = Moment(SERVED, 0.5, is_stale=False)
 WITHOUT_MODEL = Moment(None, None, is_stale=True)
 TITLES = ["title-1", "title-2", "nobody knows it"]
 
 
 VALUES = {}
-READING = Reading("default", ReaderSettings().learner)
+READING = Reading("default", LEARNER)
 
 
 def read_values(keys):

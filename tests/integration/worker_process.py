@@ -34,6 +34,7 @@ from waiting import eventually
 
 from streamer.dev.faults import FAULTS
 from streamer.errors import BrokerUnavailable
+from streamer.factors import DEFAULT_LEARNER
 from streamer.host.tether import tethered
 from streamer.kafka.log_reader import KafkaLog, read_log
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
@@ -132,6 +133,8 @@ class WorkerProcess:
         self._port = int(settings["metrics.port"])
         self.seconds = None
         """How long it lived; None while it does."""
+        self.n_tracebacks = 0
+        """How many it should print."""
         threading.Thread(target=self._watch, args=(time.monotonic(),), daemon=True).start()
 
     def _watch(self, started):
@@ -251,6 +254,7 @@ class Deployment:
         self.bootstrap_servers, self.redis_url, self.name = bootstrap_servers, redis_url, name
         self.folder = folder
         self.models = folder / "models"
+        self.learner = DEFAULT_LEARNER
         self.topics = {"play": f"{name}-play", "browse": f"{name}-browse"}
         self.redis = (
             connect(redis_url, timeout_seconds=10)
@@ -269,7 +273,7 @@ class Deployment:
         self.redis.close()
         for worker in self.workers:
             assert SECRET not in worker.output, "a worker has named a user"
-            assert "Traceback" not in worker.output, worker.output
+            assert worker.output.count("Traceback") == worker.n_tracebacks, worker.output
 
     # Kafka
 
@@ -375,6 +379,7 @@ class Deployment:
             "kafka.browse_topic": self.topics["browse"],
             "redis.url": self.redis_url,
             "models.directory": self.models,
+            "models.learner": self.learner,
             "metrics.port": 0,
             "log.format": "json",
             # Five times as often as by default, so that tests wait less for them.

@@ -184,9 +184,9 @@ class Counted:
     def __init__(self, function):
         self._function, self.n_users = function, 0
 
-    def __call__(self, histories, model):
+    def __call__(self, histories, *rest):
         self.n_users += len(histories)
-        return self._function(histories, model)
+        return self._function(histories, *rest)
 
 
 def test_a_table_of_items_that_is_too_small_is_begun_anew(monkeypatch):

@@ -57,6 +57,7 @@ class SimWorker:
                 updater,
                 Checkpoints(store, self.source, self.progress, self._metrics, LOG),
                 self.live_model,
+                _never_fails,
                 observer,
                 world.random,
             ),
@@ -102,3 +103,7 @@ class SimWorker:
             raise
         finally:
             self._world.ended.append(self)
+
+
+def _never_fails(failure):
+    raise failure.error

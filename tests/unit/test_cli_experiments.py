@@ -51,6 +51,13 @@ def test_a_variant_costs_what_the_plan_says_of_one_more():
     assert each == pytest.approx(cost.redis_bytes_per_user, abs=16)  # the table's doubling
 
 
+def test_a_learner_with_one_vector_takes_half_the_bytes_of_vectors():
+    two = variant_cost(Variant("v"), Workload(factors=512))
+    one = variant_cost(Variant("v", "flat_fold_in"), Workload(factors=512))
+    assert two.redis_bytes_per_user - one.redis_bytes_per_user == pytest.approx(1024, abs=256)
+    assert one.worker_us_per_event == two.worker_us_per_event
+
+
 def test_the_cost_of_a_learner_of_ones_own_is_not_made_up(tmp_path):
     path = tmp_path / "experiments.toml"
     path.write_text('[variants.mine]\nlearner = "my.module:Learner"\n', encoding="utf-8")

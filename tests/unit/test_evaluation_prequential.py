@@ -4,7 +4,7 @@ from worlds import NOW_MS, event, records
 
 from streamer.evaluation.golden import GoldenHistories
 from streamer.evaluation.prequential import hit_rates
-from streamer.factors import FoldInParams, ItemModel, RecencyFoldIn
+from streamer.factors import FoldInParams, ItemModel, load_learner
 
 N_PER_TASTE = 10
 
@@ -24,16 +24,17 @@ def two_tastes() -> ItemModel:
     )
 
 
-def rates(past, stream, k=10):
+def rates(past, stream, k=10, learner="recency_fold_in"):
     golden = GoldenHistories()
     golden.apply(past)
-    return hit_rates(golden, stream, two_tastes(), RecencyFoldIn(), k)
+    return hit_rates(golden, stream, two_tastes(), load_learner(learner), k)
 
 
-def test_a_changed_taste_is_hit_by_fresh_vectors_only():
+@pytest.mark.parametrize("learner", ["recency_fold_in", "sgd_replay"])
+def test_a_changed_taste_is_hit_by_fresh_vectors_only(learner):
     past = records(*(event("ann", f"title-{n}", NOW_MS + n) for n in range(10, 15)))
     stream = records(*(event("ann", f"title-{n}", NOW_MS + 100 + n) for n in range(8)))
-    found = rates(past, stream, k=5)  # what is left of the old taste
+    found = rates(past, stream, k=5, learner=learner)  # what is left of the old taste
     assert found.n_targets == 8
     assert found.frozen == 0
     assert found.fresh >= 0.6

@@ -1,14 +1,19 @@
+import numpy as np
 import pytest
+from own_learners import Constant
 from verify_world import World, damage
 from worlds import NOW_MS, PLAYS, event, live_model
 
+from streamer.errors import LearnerError
 from streamer.evaluation.expected import Expected
 from streamer.evaluation.golden import GoldenHistories
 from streamer.evaluation.judgement import Verdict
 from streamer.evaluation.letter_offsets import LetterOffsets
 from streamer.evaluation.selection import HASH_END, HashRange, Sample
 from streamer.events import MAX_AHEAD_MS
+from streamer.factors import BUILT_INS, load_learner
 from streamer.pipeline.records import Partition
+from streamer.pipeline.step import LiveModel
 from streamer.stores.keys import features_key, history_key
 
 BROWSE = Partition("browse-events", 3)
@@ -128,6 +133,32 @@ def test_features_of_an_older_generation_are_behind_until_the_viewer_is_touched(
     result = world.verify(live=live_model(generation=2))
     assert result.verdicts == {Verdict.FEATURES_BEHIND: 2, Verdict.EQUAL: 1}
     assert (result.n_behind, result.n_different) == (2, 0)
+
+
+def test_features_of_another_learner_are_behind_until_the_viewer_is_touched(world):
+    live = world.live
+    flat = LiveModel("default", live.generation, live.model, load_learner("flat_fold_in"))
+    result = world.verify(live=flat)
+    assert result.verdicts == {Verdict.FEATURES_OF_ANOTHER_LEARNER: 2, Verdict.EQUAL: 1}
+    assert (result.n_behind, result.n_different) == (2, 0)
+
+
+@pytest.mark.parametrize("name", BUILT_INS)
+def test_whatever_the_learner_what_was_written_is_what_the_log_says(name):
+    model = live_model().model
+    world = World(LiveModel("default", 1, model, load_learner(name)))
+    many(world, 100)
+    world.apply_everything()
+    assert world.verify().verdicts == {Verdict.EQUAL: 100}
+    key = features_key("default", "u-7")
+    world.store.values[key] = damage(world.store.values[key])
+    assert world.verify().listed == {"u-7": Verdict.VECTORS_DIFFER}
+
+
+def test_a_learner_that_fails_ends_the_verification_with_its_name(world):
+    world.live = LiveModel("default", 1, world.live.model, Constant(np.nan))
+    with pytest.raises(LearnerError, match="learner 'constant' answered NaN or infinity"):
+        world.verify()
 
 
 def test_a_wrong_vector_is_found(world):

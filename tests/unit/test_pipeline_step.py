@@ -3,8 +3,9 @@
 import numpy as np
 import oracle
 import pytest
+from own_learners import BAD_ITEM, Constant, ShyOfOneItem
 
-from streamer.factors import FeatureDtype, FoldInParams, ItemModel, RecencyFoldIn, UserFactors
+from streamer.factors import FeatureDtype, FoldInParams, ItemModel, RecencyFoldIn
 from streamer.factors import kernels as factor_kernels
 from streamer.history import ABSENT_DIGEST, HistoryBatch, Interactions, Outcome, decode, item_key
 from streamer.history import kernels as history_kernels
@@ -19,24 +20,6 @@ MODEL = ItemModel.of(
     np.eye(2, dtype=np.float32),
     np.zeros(2, np.float32),
 )
-
-
-class Constant:
-    """A learner whose every number is the given one, per user where it is a list."""
-
-    name = "constant"
-
-    def __init__(self, numbers, *, is_rejected=False):
-        self.numbers, self.is_rejected = numbers, is_rejected
-
-    def __call__(self, histories, model):
-        shape = (len(histories), 2, model.n_factors)
-        numbers = np.broadcast_to(np.reshape(np.float32(self.numbers), (-1, 1, 1)), shape)
-        return UserFactors(
-            numbers.astype(np.float32),
-            np.ones(len(histories), np.int64),
-            np.full(len(histories), self.is_rejected),
-        )
 
 
 def live(generation=1, learner=None, variant="default"):
@@ -115,8 +98,8 @@ def test_a_changed_history_is_not_known_to_have_features_until_it_is_folded_in()
 @pytest.mark.parametrize(
     ("learner", "dtype"),
     [
-        (Constant(np.nan), FeatureDtype.F32),
-        (Constant(np.inf), FeatureDtype.F16),
+        (Constant(np.nan, is_rejected=True), FeatureDtype.F32),
+        (Constant(np.inf, is_rejected=True), FeatureDtype.F16),
         (Constant(1.0, is_rejected=True), FeatureDtype.F32),
     ],
 )
@@ -135,13 +118,42 @@ def test_a_failed_solve_leaves_features_as_they_are_and_is_tried_again(learner, 
 
 
 def test_a_failed_row_does_not_hold_its_neighbors_back():
-    learner = Constant([1.0, np.nan, 2.0])
+    learner = Constant([1.0, np.nan, 2.0], is_rejected=[False, True, False])
     evidence = arriving([view("a")], [view("a")], [view("a")])
     step = plan(["u", "v", "w"], Known.nothing(3), evidence, live(learner=learner), FORMAT)
     assert [bool(value) for value in step.writes.features["default"]] == [True, False, True]
     assert step.after.generations.tolist() == [1, NO_GENERATION, 1]
     assert (step.n_folded, step.n_fold_rejected) == ({"default": 3}, {"default": 1})
     assert oracle.read_features(step.writes.features["default"][2]).vectors.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("learner", "reason"),
+    [
+        (Constant([1.0, np.nan]), "not_finite"),
+        (Constant(1.0, n_vectors=3), "wrong_form"),
+        (ShyOfOneItem(), "raised"),
+    ],
+)
+def test_a_learner_that_fails_keeps_every_history_and_replaces_nobodys_features(learner, reason):
+    state = oracle.State().learn([view("a")])
+    known = stored(state, state, generation=1)
+    failing = live(generation=2, learner=learner)
+    step = plan(["u", "v"], known, arriving([view("b")], [view(BAD_ITEM)]), failing, FORMAT)
+    assert all(step.writes.histories)
+    assert (step.writes.features, step.n_folded, step.n_fold_rejected) == ({}, {}, {})
+    assert step.after.generations.tolist() == [NO_GENERATION, NO_GENERATION]
+    [failure] = step.failures
+    assert failure.live is failing
+    assert failure.error.reason == reason
+
+
+def test_a_learner_is_not_failed_by_what_it_is_not_asked():
+    step = plan(
+        ["u"], Known.nothing(1), arriving([view("a")]), live(learner=ShyOfOneItem()), FORMAT
+    )
+    assert step.failures == []
+    assert len(oracle.read_features(step.writes.features["default"][0]).vectors) == 1
 
 
 def test_a_forgotten_user_becomes_a_tombstone_and_stays_one():

@@ -2,10 +2,17 @@ import threading
 
 import numpy as np
 import pytest
+from own_learners import BAD_ITEM, Constant, ShyOfOneItem
 from worlds import NOW_MS, event, item_model, records
 
 from streamer.errors import ConfigError, StoreUnavailable
-from streamer.factors import FeatureDtype, FoldInParams, RecencyFoldIn, UserFactors
+from streamer.factors import (
+    FeatureDtype,
+    FoldInParams,
+    RecencyFoldIn,
+    UserFactors,
+    load_learner,
+)
 from streamer.history import decode
 from streamer.models import Pointer, load_model, write_model
 from streamer.pipeline.records import Decoder
@@ -416,6 +423,62 @@ def test_a_solve_that_fails_leaves_what_is_stored_and_says_that_it_is_behind(wor
     assert (behind.status, behind.error) == (Status.STALE, "fold_rejected")
     assert np.isfinite(behind.vectors).all()
     assert (cold.status, cold.error, cold.vectors) == (Status.COLD, "fold_rejected", None)
+
+
+def failing_reader(world, learner):
+    """Somebody with features that are behind, somebody without any, somebody well."""
+    world.learn(event("u", "title-3"))
+    world.learn(event("u", BAD_ITEM, NOW_MS + 5), live=None)
+    world.learn(event("v", BAD_ITEM), live=None)
+    world.learn(event("w", "title-3"))
+    return world.reader(learner=learner)
+
+
+@pytest.mark.parametrize("learner", [ShyOfOneItem(), Constant(np.nan), Constant(1.0, n_vectors=3)])
+def test_a_learner_that_fails_harms_those_alone_who_need_it_and_is_logged_once(
+    world, caplog, learner
+):
+    reader = failing_reader(world, learner)
+    for _ in range(2):
+        behind, cold, fresh = reader.get_many(["u", "v", "w"], check_history=True)
+        assert (behind.status, behind.error) == (Status.STALE, "learner_failed")
+        assert np.isfinite(behind.vectors).all()
+        assert (cold.status, cold.error, cold.vectors) == (Status.COLD, "learner_failed", None)
+        assert (fresh.status, fresh.error) == (Status.FRESH, None)
+    assert reader.get("v").error == "learner_failed"
+    assert len(reader.top_k("v", 3).item_ids) == 3  # what is popular
+    [said] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "variant default cannot be folded in: learner" in said.message
+    assert said.exc_info is not None
+
+
+class RaisesAtOnce:
+    name = "raises_at_once"
+
+    def __call__(self, histories, model):
+        raise RuntimeError("not today")
+
+
+def test_a_learner_that_fails_on_nobody_does_not_keep_the_model_from_being_served(world):
+    world.learn(event("u", "title-3"))
+    reader = world.reader(learner=RaisesAtOnce())
+    assert reader.get("u").status is Status.FRESH
+    assert reader.model.model_id == world.live.model.model_id
+
+
+@pytest.mark.parametrize("name", ["flat_fold_in", "sgd_replay", "mean_of_items"])
+def test_a_reader_folds_in_by_the_learner_that_it_is_given_by_name(world, name):
+    world.learn(event("u", "title-3"), event("u", "title-9"), live=None)
+    read = world.reader(learner=name).get("u")
+    histories = decode([world.source.store.values[history_key("u")]])[0]
+    expected = load_learner(name)(histories, world.live.model).vectors[0]
+    assert read.status is Status.REFOLDED
+    np.testing.assert_array_equal(read.vectors, np.repeat(expected, 2, axis=0))
+
+
+def test_a_learner_that_is_not_known_is_refused(world):
+    with pytest.raises(ConfigError, match="'flat_foldin' is not known, did you mean 'flat_fold_i"):
+        world.reader(learner="flat_foldin")
 
 
 # --- without a model -----------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from worlds import NOW_MS, event, item_model, records
 
 from streamer.errors import ConfigError
 from streamer.experiments import Assignments, slot_of
-from streamer.factors import FeatureDtype, FoldInParams, RecencyFoldIn
+from streamer.factors import FeatureDtype, FoldInParams, RecencyFoldIn, load_learner
 from streamer.history import decode
 from streamer.models import Pointer, load_model, write_model
 from streamer.models.experiment_file import load_catalog, parse_catalog
@@ -15,6 +16,7 @@ from streamer.pipeline.records import Decoder
 from streamer.pipeline.step import FeatureFormat, Known, LiveModel, plan
 from streamer.reader import FeatureReader, ReaderSettings, Status
 from streamer.stores import MemoryStore
+from streamer.stores.keys import features_key, history_key
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "experiments.toml"
 VARIANTS = {"default": 5.0, "long-memory": 20.0}  # the half-life of recency
@@ -60,6 +62,10 @@ def publish(directory, variant, half_life):
     return LiveModel(variant, 1, load_model(directory / model_id), RecencyFoldIn())
 
 
+def now():
+    return NOW_MS / 1000
+
+
 def learned(live):
     store = MemoryStore()
     events = [event(user, f"title-{number}") for user in USERS for number in (3, 9)]
@@ -79,7 +85,6 @@ def source(tmp_path):
 @pytest.fixture
 def reader(source, tmp_path):
     settings = ReaderSettings(assignments=Assignments(load_catalog(EXAMPLE)))
-    now = lambda: NOW_MS / 1000  # noqa: E731
     with FeatureReader(source, "default", tmp_path, settings, now, now).start() as reader:
         yield reader
 
@@ -113,11 +118,31 @@ def test_a_string_that_no_event_could_carry_is_cold(reader):
     assert [read.status for read in reads] == [Status.COLD, Status.FRESH]
 
 
-def test_a_variant_that_the_reader_could_not_fold_in_is_refused(source, tmp_path):
-    text = EXAMPLE.read_text(encoding="utf-8").replace("model =", 'learner = "my.own:One"\nmodel =')
-    assignments = Assignments(parse_catalog(text))
-    with pytest.raises(ConfigError, match=r"'long-memory' needs learner 'my.own:One'; this reader"):
-        FeatureReader(source, "default", tmp_path, ReaderSettings(assignments=assignments))
+def with_learner(spec):
+    text = EXAMPLE.read_text(encoding="utf-8").replace("model =", f'learner = "{spec}"\nmodel =')
+    return ReaderSettings(assignments=Assignments(parse_catalog(text)))
+
+
+def test_a_variant_whose_learner_cannot_be_loaded_is_refused(source, tmp_path):
+    with pytest.raises(ConfigError, match=r"'my.own:One': there is no module my; install its"):
+        FeatureReader(source, "default", tmp_path, with_learner("my.own:One"))
+
+
+def test_each_variant_is_folded_in_by_its_own_learner(source, tmp_path):
+    for user in USERS:
+        for variant in ("default", "long-memory"):
+            del source.values[features_key(variant, user)]
+    settings = with_learner("mean_of_items")
+    with FeatureReader(source, "default", tmp_path, settings, now, now).start() as reader:
+        reads = reader.get_many(USERS)
+    for user, read in zip(USERS, reads, strict=True):
+        live = source.live[variant_of(user)]
+        is_long = variant_of(user) == "long-memory"
+        learner = load_learner("mean_of_items" if is_long else "recency_fold_in")
+        histories = decode([source.values[history_key(user)]])[0]
+        expected = learner(histories, live.model).pairs[0]
+        assert read.status is Status.REFOLDED
+        np.testing.assert_array_equal(read.vectors, expected)
 
 
 def test_connect_reads_the_file(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from streamer.errors import ModelError, StoreUnavailable
-from streamer.factors import FoldInParams
+from streamer.factors import FoldInParams, RecencyFoldIn
 from streamer.models import Pointer, write_model
 from streamer.reader.live_model import RELOAD_AFTER_SECONDS, ModelFollower
 
@@ -17,7 +17,7 @@ class World:
         self.directory = directory
         self.pointer = None
         self.now = 0.0
-        self.follower = ModelFollower(directory, lambda: self.now)
+        self.follower = ModelFollower(directory, RecencyFoldIn(), lambda: self.now)
 
     def read_pointer(self):
         if isinstance(self.pointer, Exception):

@@ -84,6 +84,13 @@ def test_health_says_how_many_partitions_are_ours(observer):
     assert health_of(observer).partitions == 1
 
 
+def test_a_variant_out_of_service_is_told_and_the_worker_is_ready_for_the_stream(observer):
+    observer.state(WorkerState.RUNNING)
+    health = health_of(observer, out_of_service=lambda: frozenset({"b", "a"}))
+    assert health.is_ready
+    assert health.variants_out_of_service == ["a", "b"]
+
+
 @pytest.fixture
 def serve():
     servers = []
@@ -126,6 +133,7 @@ def test_one_port_serves_metrics_and_both_probes(serve):
             "heartbeat_age_seconds": 0.1,
             "partitions": 4,
             "missing_topics": [],
+            "variants_out_of_service": [],
         }
 
 

@@ -3,25 +3,32 @@ import time
 
 import numpy as np
 import pytest
+from own_learners import Constant, Sound
 from unit.test_runtime_fakes import FakeClock, capture_log
 
-from streamer.errors import ModelError, StoreUnavailable
+from streamer.errors import LearnerError, ModelError, StoreUnavailable
 from streamer.factors import FoldInParams, RecencyFoldIn
 from streamer.metrics import WorkerMetrics
 from streamer.models import Pointer, write_model
+from streamer.pipeline.step import LearnerFailure
 from streamer.runtime.live_model import RETRY_SECONDS, LiveModelFollower
 
 
 class Bench:
     """A follower whose pointer a test sets; an exception is raised instead of returned."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, learner=None):
         self.directory = directory
         self.pointer = None
         self.metrics = WorkerMetrics(["play-events"], ["default"])
         self.log, self.said = capture_log()
         self.follower = LiveModelFollower(
-            self._read_pointer, directory, "default", RecencyFoldIn(), self.metrics, self.log
+            self._read_pointer,
+            directory,
+            "default",
+            learner or RecencyFoldIn(),
+            self.metrics,
+            self.log,
         )
 
     def _read_pointer(self):
@@ -59,6 +66,25 @@ class Bench:
         return self.metrics.registry.get_sample_value(
             "streamer_model_errors_total", {"variant": "default"}
         )
+
+    def is_in_service(self):
+        return self.metrics.registry.get_sample_value(
+            "streamer_variant_in_service", {"variant": "default"}
+        )
+
+    def n_failed(self, reason):
+        return self.metrics.registry.get_sample_value(
+            "streamer_learner_failures_total", {"variant": "default", "reason": reason}
+        )
+
+    def publish(self, seed, generation):
+        """Install a model and look at its pointer."""
+        path = self.directory / f"seed{seed}"
+        model_id = path.read_text() if path.exists() else self.install(seed)
+        path.write_text(model_id)
+        self.pointer = Pointer(model_id, generation)
+        self.follower.look()
+        return model_id
 
     def events_said(self):
         return [entry["event"] for entry in self.said]
@@ -231,3 +257,96 @@ def test_a_look_that_does_not_return_leaves_no_time(bench):
     with pytest.raises(RuntimeError):
         bench.follower.look()
     assert checked(bench) == before
+
+
+# --- learners that fail --------------------------------------------------------------------------
+
+
+def failure(bench, live=None):
+    error = LearnerError("learner 'x' raised ZeroDivisionError", "raised")
+    return LearnerFailure(live or bench.follower.current(), error)
+
+
+def test_a_variant_is_in_service_while_it_has_a_usable_model(bench):
+    bench.follower.look()
+    assert bench.is_in_service() == 0
+    assert bench.follower.out_of_service == frozenset()  # nothing failed, nothing is published
+    bench.publish(1, generation=1)
+    assert bench.is_in_service() == 1
+
+
+def test_a_failed_learner_takes_its_variant_out_until_another_generation_is_published(bench):
+    model_id = bench.publish(1, generation=1)
+    bench.follower.take_out(failure(bench))
+    for _ in range(3):
+        bench.follower.look()
+    assert bench.follower.current() is None
+    assert bench.follower.out_of_service == {"default"}
+    assert bench.is_in_service() == 0
+    assert bench.info() == set()
+    said = bench.said[-1]
+    assert (said["event"], said["log_level"]) == ("learner_failed", "error")
+    assert said["exc_info"].reason == "raised"
+    assert bench.events_said() == ["model_loaded", "learner_failed"]
+    bench.publish(1, generation=2)  # the same model, rolled back to
+    assert bench.live() == (model_id, 2)
+    assert bench.follower.out_of_service == frozenset()
+    assert bench.is_in_service() == 1
+    assert bench.info() == {model_id}
+
+
+def test_a_failure_is_said_once_however_many_batches_had_it(bench):
+    bench.publish(1, generation=1)
+    failed = failure(bench)
+    for _ in range(3):
+        bench.follower.take_out(failed)
+    assert bench.events_said().count("learner_failed") == 1
+
+
+def test_a_failure_of_a_model_that_was_replaced_meanwhile_changes_nothing(bench):
+    bench.publish(1, generation=1)
+    late = failure(bench)
+    second = bench.publish(2, generation=2)
+    bench.follower.take_out(late)
+    assert bench.live() == (second, 2)
+    assert bench.is_in_service() == 1
+    assert bench.info() == {second}
+
+
+def test_a_learner_of_somebodys_own_is_checked_before_it_goes_into_service(tmp_path, clock):
+    bench = Bench(tmp_path, Constant(1.0))  # also of users of whom it learned nothing
+    for _ in range(3):
+        bench.publish(1, generation=1)
+    assert bench.follower.current() is None
+    assert bench.follower.out_of_service == {"default"}
+    assert (bench.is_in_service(), bench.n_failed("wrong_form")) == (0, 1)
+    [said] = bench.said
+    assert "gave a vector to users of whom it learned nothing" in said["error"]
+    assert said["effect"] == "histories are kept, features of the variant are not replaced"
+
+
+def test_a_sound_learner_of_somebodys_own_goes_into_service(tmp_path, clock):
+    bench = Bench(tmp_path, Sound())
+    model_id = bench.publish(1, generation=1)
+    assert bench.live() == (model_id, 1)
+    assert bench.events_said() == ["model_loaded"]
+
+
+def test_a_learner_that_cannot_bear_the_next_model_leaves_the_present_one_live(tmp_path, clock):
+    class Greedy(Sound):
+        def __call__(self, histories, model):
+            assert model.item_factors[0, 0] == first_factor, "another model"
+            return super().__call__(histories, model)
+
+    bench = Bench(tmp_path, Greedy())
+    first_factor = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)[0, 0]
+    model_id = bench.publish(1, generation=1)
+    for _ in range(3):
+        bench.publish(2, generation=2)
+    assert bench.live() == (model_id, 1)
+    assert bench.follower.out_of_service == frozenset()
+    assert (bench.is_in_service(), bench.n_failed("raised")) == (1, 1)
+    assert bench.events_said() == ["model_loaded", "learner_failed"]
+    assert bench.said[-1]["effect"] == "generation 1 stays live"
+    bench.publish(1, generation=3)
+    assert bench.live() == (model_id, 3)

@@ -3,6 +3,7 @@ from random import Random
 
 import oracle
 import pytest
+from own_learners import BAD_ITEM, ShyOfOneItem
 from unit.test_runtime_fakes import (
     BROWSES,
     NOON_MS,
@@ -16,6 +17,7 @@ from unit.test_runtime_fakes import (
     history_values,
     live_model,
     random_events,
+    records_of,
     rejected_of,
     states_of,
 )
@@ -81,12 +83,18 @@ class Bench:
                 self.updater,
                 Checkpoints(self.store, self.source, self.progress, self.metrics, log),
                 lambda: self.live,
+                self.take_out,
                 self.observer,
                 Random(7),
             ),
             LoopSettings(batch_records, 0.2, 1.0, DRAIN_SECONDS),
             log,
         )
+
+    def take_out(self, failure):
+        """Do what the follower of the live model does."""
+        assert failure.live is self.live
+        self.live = None
 
     def join(self, *partitions):
         """Join the group; the partitions come with the first poll."""
@@ -269,6 +277,34 @@ def test_the_live_model_may_change_between_two_batches(bench):
     bench.turn()
     features = oracle.read_features(bench.store.values[key])
     assert (features.generation, features.model_id) == (2, 2)
+
+
+def test_a_learner_that_fails_takes_its_variant_out_and_never_the_stream(bench):
+    """The third record is the one that it cannot bear; one batch later nobody asks it any more."""
+    items = ["title-1", "title-2", BAD_ITEM, *(f"title-{number}" for number in range(3, 40))]
+    values = [event(user=f"v{n}", item=item) for n, item in enumerate(items)]
+    bench.source.log[PLAYS] = records_of(PLAYS, values)
+    bench.live = live_model(learner=ShyOfOneItem())
+    bench.join(PLAYS)
+    bench.finish()
+    assert bench.total("events_applied") == len(values)
+    assert bench.live is None
+    assert bench.total("learner_failures") == 1
+    assert not any(key.startswith("st:f:") for key in bench.store.values)
+    bench.live = live_model(generation=2)  # the users that are cached are folded in
+    bench.turn(2)
+    features = oracle.read_features(bench.store.values[oracle.features_key("v2", "default")])
+    assert features.generation == 2
+
+
+def test_a_learner_that_fails_while_users_are_folded_in_again_goes_out_too(bench):
+    bench.source.log[PLAYS] = records_of(PLAYS, [event(user="ann", item=BAD_ITEM)])
+    bench.join(PLAYS)
+    bench.finish()
+    bench.live = live_model(learner=ShyOfOneItem())
+    bench.turn()
+    assert bench.live is None
+    assert bench.total("learner_failures") == 1
 
 
 def test_a_partition_that_is_caught_up_is_fresh_as_of_the_last_question(bench):

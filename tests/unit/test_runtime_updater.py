@@ -3,6 +3,7 @@ from random import Random
 import numpy as np
 import oracle
 import pytest
+from own_learners import Constant
 from unit.test_runtime_fakes import (
     NOON_MS,
     FaultyStore,
@@ -13,7 +14,7 @@ from unit.test_runtime_fakes import (
 )
 
 from streamer.errors import StoreUnavailable
-from streamer.factors import FeatureDtype, UserFactors
+from streamer.factors import FeatureDtype
 from streamer.history import Outcome
 from streamer.pipeline.ports import WriteOutcome
 from streamer.runtime.cache import HistoryCache
@@ -54,23 +55,6 @@ def state_of(*entries, forgotten_before_ms=0):
 
 def outcomes_of(report):
     return {outcome.name: int(report.outcomes[outcome]) for outcome in Outcome}
-
-
-class NaNLearner:
-    """Solves nothing, and says so in one of two ways."""
-
-    name = "nan"
-
-    def __init__(self, *, admits_it):
-        self._admits_it = admits_it
-
-    def __call__(self, histories, model):
-        n_users = len(histories)
-        vectors = np.full((n_users, 2, model.n_factors), 1.0, np.float32)
-        if not self._admits_it:
-            vectors[:] = np.nan
-        is_rejected = np.full(n_users, self._admits_it)
-        return UserFactors(vectors, np.ones(n_users, np.int64), is_rejected)
 
 
 class Racing(FaultyStore):
@@ -331,15 +315,15 @@ def test_a_key_that_holds_no_string_is_moved_aside_and_rebuilt():
 
 
 @pytest.mark.parametrize("admits_it", [False, True])
-def test_a_learner_that_fails_leaves_the_features_and_the_history_goes_on(admits_it):
+def test_a_solve_that_fails_leaves_the_features_and_the_history_goes_on(admits_it):
     store = FaultyStore()
     updater = updater_on(store)
     learn(updater, {"ann": [play("title-1")]}, live_model())
     before = store.values[ANNS_FEATURES]
-    failing = live_model(learner=NaNLearner(admits_it=admits_it))
+    failing = live_model(learner=Constant(np.nan, is_rejected=admits_it))
     report = learn(updater, {"ann": [play("title-2", 1)]}, failing)
-    assert report.fold_rejected == {"default": 1}
-    assert report.folded == {"default": 1}
+    assert report.fold_rejected == ({"default": 1} if admits_it else {})
+    assert [failure.live for failure in report.failures] == ([] if admits_it else [failing])
     assert store.values[ANNS_FEATURES] == before
     wanted = state_of(play("title-1"), play("title-2", 1))
     assert store.values[ANN] == wanted.to_bytes()
