@@ -14,11 +14,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from pydantic import BaseModel
 
 from streamer.config import Settings
+from streamer.factors import BUILT_INS
 from streamer.models.experiment_file import PARTS
 
 REFERENCE = Path(__file__).parent
@@ -26,7 +28,7 @@ EXAMPLES = REFERENCE.parent / "examples"
 SAMPLE = EXAMPLES / "read_features.mjs"
 VECTORS = REFERENCE.parents[1] / "tests" / "vectors.json"
 ALLOCATION_VECTORS = REFERENCE.parents[1] / "tests" / "allocation_vectors.json"
-PAGES = ("config.md", "redis.md", "allocation.md", "experiments.md")
+PAGES = ("config.md", "redis.md", "allocation.md", "experiments.md", "learners.md")
 
 
 def main() -> None:
@@ -50,6 +52,17 @@ def blocks() -> dict[str, str]:
         "vectors": vectors_text(json.loads(VECTORS.read_text(encoding="utf-8"))),
         "sample": f"```js\n{sample}\n```",
         **experiment_blocks(),
+        **learner_blocks(),
+    }
+
+
+def learner_blocks() -> dict[str, str]:
+    """Return the blocks of the page about learners; the example is part of a list."""
+    rows = [(f"`{name}`", each.n_vectors, each.description) for name, each in BUILT_INS.items()]
+    example = (EXAMPLES / "own_learner.py").read_text(encoding="utf-8").rstrip("\n")
+    return {
+        "learners built-ins": table(("learner", "vectors", "what"), rows),
+        "learners example": indent(f"```python\n{example}\n```", "   "),
     }
 
 

@@ -23,12 +23,14 @@ from rich.live import Live
 from streamer.cli.demo_judge import Judge
 from streamer.cli.demo_show import LiveView, last_lines
 from streamer.cli.demo_workers import DemoWorker, wait_until
+from streamer.cli.learners import complete_learner
 from streamer.config import Settings, load_settings
 from streamer.dev.kafka_producer import KafkaTarget, connect_sender
 from streamer.dev.stack import KafkaChoice, LocalStack
 from streamer.dev.traffic import generate
 from streamer.dev.traffic_plan import TrafficPlan, plan_history
 from streamer.errors import StreamerError
+from streamer.factors import DEFAULT_LEARNER, load_learner
 from streamer.host.tether import tethered
 from streamer.kafka.topics import create_topics, open_admin, topic_specs
 
@@ -69,6 +71,14 @@ class Demo:
     show_default=True,
     help="Which Kafka to start.",
 )
+@click.option(
+    "--learner",
+    default=DEFAULT_LEARNER,
+    show_default=True,
+    metavar="LEARNER",
+    shell_complete=complete_learner,
+    help="What viewers are folded in by; `streamer learners list` shows them.",
+)
 @click.option("--keep", is_flag=True, help="Go on producing until Ctrl-C.")
 @click.option(
     "--json",
@@ -78,11 +88,12 @@ class Demo:
     help="Also write the result as JSON.",
 )
 @click.pass_context
-def command(
+def command(  # noqa: PLR0913, PLR0917  one for each option
     context: click.Context,
     rate: float,
     seconds: float,
     kafka: KafkaChoice,
+    learner: str,
     keep: bool,
     json_path: Path | None,
 ) -> None:
@@ -92,13 +103,14 @@ def command(
     viewers watch, and checks the outcome: nothing lost, nothing twice, every vector right. Exit 1
     if anything is wrong. Servers, data and processes are gone afterwards.
     """
+    load_learner(learner)  # a wrong name is told before anything starts
     console = Console()
     signal.signal(signal.SIGTERM, _leave)  # like Ctrl-C: with everything cleaned up
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="streamer-demo-")))
         console.print("starting Kafka and Redis ...")
         stack = cleanup.enter_context(LocalStack.start(kafka))
-        demo = _demo(folder, stack, console)
+        demo = _demo(folder, stack, console, learner)
         console.print(f"  {stack.kafka_name} and Redis {stack.redis_version}")
         past = plan_history(N_PAST_EVENTS)
         _train(demo, past)
@@ -129,12 +141,13 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _demo(folder: Path, stack: LocalStack, console: Console) -> Demo:
+def _demo(folder: Path, stack: LocalStack, console: Console, learner: str) -> Demo:
     """Configure everything for this stack alone, whatever the environment says."""
     ours = {
         "STREAMER__KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "STREAMER__REDIS__URL": stack.redis_url,
         "STREAMER__MODELS__DIRECTORY": str(folder / "models"),
+        "STREAMER__MODELS__LEARNER": learner,
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("STREAMER__")}
     return Demo(folder, stack, load_settings(None, ours), ours, {**inherited, **ours}, console)

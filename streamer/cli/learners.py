@@ -39,7 +39,10 @@ N_TIMES: Final = 16
 N_ROUNDS: Final = 9
 
 
-def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_learner(
+    _: click.Context, __: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the names of the built-ins, in a shell."""
     return [
         CompletionItem(name, help=each.description)
         for name, each in BUILT_INS.items()
@@ -75,7 +78,7 @@ def list_command(*, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("spec", metavar="LEARNER", shell_complete=_complete)
+@click.argument("spec", metavar="LEARNER", shell_complete=complete_learner)
 @click.option(
     "--model",
     "folder",

@@ -49,7 +49,7 @@ class World:
             decoded.user_ids,
             Known.nothing(N_USERS),
             decoded.arrived,
-            live,
+            [live],
             FeatureFormat(FeatureDtype.F32, at_ms),
         )
         store = RedisStore(self.client, "streamer", tombstone_days=1)

@@ -44,12 +44,14 @@ from streamer.events import (
     Thumb,
     decode_event,
 )
-from streamer.factors import FeatureDtype, RecencyFoldIn, features, imported
+from streamer.factors import LEARNER_FAULTS, FeatureDtype, RecencyFoldIn, features, imported
 from streamer.factors.blend import blend
+from streamer.factors.sgd_replay import SgdReplay
 from streamer.history import GROUPS, codec
 from streamer.kafka.dead_letters import MAX_LETTER_BYTES
 from streamer.kafka.topics import DEAD_LETTER_RETENTION_FACTOR, topic_specs
 from streamer.models import pointer_key
+from streamer.reader.draft import LEARNER_FAILED
 from streamer.runtime.guards import CLOSE_SECONDS, EXIT_WATCHDOG
 from streamer.stores import keys
 
@@ -598,6 +600,19 @@ def test_readers_in_other_languages_refuse_what_ours_refuses(foreign_reader):
 
 def spoiled(blob, at):
     return blob[:at] + bytes([blob[at] + 7]) + blob[at + 1 :]
+
+
+# --- learners.md -------------------------------------------------------------------------------
+
+
+def test_the_rates_and_the_reasons_are_those_of_the_package():
+    page = PAGES["learners.md"]
+    assert f"η = {SgdReplay.learning_rate}, λ = {SgdReplay.regularization};" in page
+    kept = 1 - SgdReplay.learning_rate * SgdReplay.regularization
+    assert f"weigh {1 / kept:.2f} times as much" in page
+    assert ", ".join(f"`{reason}`" for reason in LEARNER_FAULTS[:-1]) in page
+    assert f"or `{LEARNER_FAULTS[-1]}`" in page
+    assert f"| `{LEARNER_FAILED}` |" in PAGES["reader.md"]
 
 
 # --- cli.md ------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     names = []
 
-    def write(text=HEAD, name="own_learners"):
+    def write(text=HEAD, name="written_learners"):
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
         names.append(name)
         return name
@@ -100,7 +100,7 @@ def test_a_wrong_name_is_told_what_would_be_right(spec, message):
     ],
 )
 def test_a_class_that_is_no_learner_is_told_why(module, text, message):
-    with pytest.raises(ConfigError, match=f"learner 'own_learners:Zeros'.*{message}"):
+    with pytest.raises(ConfigError, match=f"learner 'written_learners:Zeros'.*{message}"):
         load_learner(f"{module(text)}:Zeros")
 
 
@@ -113,7 +113,7 @@ def test_several_learners_are_loaded_once_each(module):
 
 def test_learners_of_one_name_are_refused_together(module):
     first, second = f"{module()}:Zeros", f"{module(name='others')}:Zeros"
-    with pytest.raises(ConfigError, match=r"own_learners:Zeros' and 'others:Zeros' are called"):
+    with pytest.raises(ConfigError, match=r"written_learners:Zeros' and 'others:Zeros' are called"):
         load_learners([first, second])
 
 
