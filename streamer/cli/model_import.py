@@ -120,8 +120,9 @@ def import_command(**options: Any) -> None:  # noqa: ANN401  one of every type
     _ensure_options(request)
     started = time.monotonic()
     with progress_bars(quiet=request.quiet) as on_progress:
+        on_progress("reading", 0, 0)
         imported = _import(request, on_progress)
-        on_progress("writing", 0, 1)
+        on_progress("writing", 0, 0)
         model_id = _write(imported, request)
     answer = {
         "model_id": model_id,

@@ -37,7 +37,7 @@ def progress_bars(*, quiet: bool) -> Iterator[OnProgress]:
     def show(stage: str, done: int, total: int) -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage, total=total or None)
-        bars.update(tasks[stage], completed=done)
+        bars.update(tasks[stage], completed=done, total=total or None)
 
     with bars:
         yield show

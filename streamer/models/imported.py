@@ -20,6 +20,7 @@ from streamer.errors import ModelError
 from streamer.events import MAX_ID_BYTES, is_id
 from streamer.factors import FoldInParams
 from streamer.models.folder_writer import write_model
+from streamer.models.item_ids import SLICE_IDS, are_plain
 from streamer.models.manifest import MAX_FACTORS, MAX_ITEMS, ModelNotes
 
 ROWS_AT_ONCE: Final = 65_536
@@ -154,11 +155,14 @@ def as_ids(found: Sequence[object]) -> list[str]:
     Raises:
         ModelError: As `id_strings`, or one is there twice; names the rows.
     """
+    ids = id_strings(found)
+    if len(set(ids)) == len(ids):
+        return ids
     first_row: dict[str, int] = {}
-    for row, each in enumerate(id_strings(found)):
+    for row, each in enumerate(ids):
         if first_row.setdefault(each, row) != row:
             raise ModelError(f"ids: rows {first_row[each]} and {row} have the same id")
-    return list(first_row)
+    return ids
 
 
 def id_strings(found: Sequence[object], first_row: int = 0) -> list[str]:
@@ -172,17 +176,26 @@ def id_strings(found: Sequence[object], first_row: int = 0) -> list[str]:
         ModelError: One that no event could carry; names the row.
     """
     as_list = getattr(found, "tolist", None)  # of an array or a column
-    ids = []
-    for row, each in enumerate(found if as_list is None else as_list(), first_row):
-        is_text = isinstance(each, str | int | np.integer) and not isinstance(each, bool)
-        text = str(each) if is_text else each
-        if not is_id(text):
-            raise ModelError(
-                f"ids: row {row} is {_kind(text)}; expected an integer, or a string of 1 to "
-                f"{MAX_ID_BYTES} bytes of UTF-8 without control characters"
-            )
-        ids.append(text)
+    values: list[Any] = list(found) if as_list is None else as_list()
+    ids: list[str] = []
+    for start in range(0, len(values), SLICE_IDS):
+        part = values[start : start + SLICE_IDS]
+        if set(map(type, part)) == {str} and are_plain(part):
+            ids += part
+        else:
+            ids += [_id_string(each, first_row + row) for row, each in enumerate(part, start)]
     return ids
+
+
+def _id_string(found: object, row: int) -> str:
+    is_text = isinstance(found, str | int | np.integer) and not isinstance(found, bool)
+    text = str(found) if is_text else found
+    if not is_id(text):
+        raise ModelError(
+            f"ids: row {row} is {_kind(text)}; expected an integer, or a string of 1 to "
+            f"{MAX_ID_BYTES} bytes of UTF-8 without control characters"
+        )
+    return text
 
 
 def as_float32(table: NDArray[np.floating[Any]], first_row: int = 0) -> NDArray[np.float32]:
