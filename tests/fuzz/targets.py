@@ -98,8 +98,8 @@ def learn_into(value, forgotten_before_ms):
         np.array([each.word for each in NEWS], np.uint64),
         np.array([forgotten_before_ms], np.uint64),
     )
-    known = Known(stored, digests, Known.nothing(1).generations)
-    step = plan(["u-1"], known, arrived, LIVE, FeatureFormat(FeatureDtype.F32, NOW_MS))
+    known = Known(stored, digests, {})
+    step = plan(["u-1"], known, arrived, [LIVE], FeatureFormat(FeatureDtype.F32, NOW_MS))
     state = oracle.read_history(value).learn(NEWS, forgotten_before_ms)
     [history] = step.writes.histories
     assert history in ({state.to_bytes()} if digests[0] != state.digest else {b""})

@@ -42,7 +42,7 @@ def test_the_forecast_is_within_5_percent_of_what_a_loaded_redis_uses(
         for first in range(0, N_USERS, CHUNK):
             user_ids = [f"u{number:07}" for number in range(first, first + CHUNK)]
             step = plan(
-                user_ids, Known.nothing(CHUNK), evidence, live, FeatureFormat(dtype, NOON_MS)
+                user_ids, Known.nothing(CHUNK), evidence, [live], FeatureFormat(dtype, NOON_MS)
             )
             assert not store.write(step.writes).conflicts
         assert client.dbsize() == 2 * N_USERS + 1  # and our sequence

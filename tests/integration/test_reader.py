@@ -64,10 +64,10 @@ class World:
         at_ms = now_ms()
         decoded = Decoder().decode(records(*events, at_ms=at_ms))
         histories, digests, _ = decode(self.store.read_histories(decoded.user_ids))
-        known = Known(histories, digests, Known.nothing(len(digests)).generations)
+        known = Known(histories, digests, {})
         live = self.live if is_folded_in else None
         step = plan(
-            decoded.user_ids, known, decoded.arrived, live, FeatureFormat(FeatureDtype.F16, at_ms)
+            decoded.user_ids, known, decoded.arrived, [live], FeatureFormat(FeatureDtype.F16, at_ms)
         )
         assert not self.store.write(step.writes).conflicts
 

@@ -42,7 +42,7 @@ class FakeSource:
         decoded = Decoder().decode(records(*events))
         known = Known.nothing(len(decoded.user_ids))
         feature_format = FeatureFormat(FeatureDtype.F16, NOW_MS)
-        step = plan(decoded.user_ids, known, decoded.arrived, self.live, feature_format)
+        step = plan(decoded.user_ids, known, decoded.arrived, [self.live], feature_format)
         self.store.write(step.writes)
 
     def read_values(self, keys):
