@@ -1,8 +1,8 @@
 """Follows the pointers of all variants: a thread that loads the live models beside the loop.
 
-The loop takes `current` between two batches, so a batch is folded in with one model of each variant
-throughout. A learner that fails takes its variant out of service: there is no live model of it then,
-as before the first publish, until another generation is published.
+The loop takes `current` between two batches, so a batch is folded in with one model of each
+variant throughout. A learner that fails takes its variant out of service: there is no live model of
+it then, as before the first publish, until another generation is published.
 """
 
 from __future__ import annotations
