@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import structlog
 
 from streamer.config import RedisSection, Settings
-from streamer.factors import FeatureDtype, Learner, load_learner
+from streamer.factors import FeatureDtype, Learner, load_learner, load_learners
 from streamer.host.garbage import settle
 from streamer.kafka.dead_letters import KafkaDeadLetters
 from streamer.kafka.source import KafkaSource
@@ -17,12 +19,13 @@ from streamer.kafka.topics import open_admin
 from streamer.kafka.watermarks import WatermarkMonitor
 from streamer.metrics import WorkerMetrics
 from streamer.models import load_model, read_pointer
+from streamer.models.experiment_file import load_catalog
 from streamer.pipeline.step import LiveModel, warm_up
 from streamer.runtime.cache import HistoryCache
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.guards import EXIT_TEMPORARY, Shutdown, Watchdog
 from streamer.runtime.health import HealthServer, health_of
-from streamer.runtime.live_model import LiveModelFollower
+from streamer.runtime.live_models import LiveModels
 from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
@@ -39,6 +42,20 @@ def redis_client(section: RedisSection) -> RedisClient:
         password=section.password.get_secret_value() if section.password else None,
         timeout_seconds=section.timeout_seconds,
     )
+
+
+def load_variants(settings: Settings) -> dict[str, Learner]:
+    """Return the learner of every variant that is kept fresh, the configured one first.
+
+    Raises:
+        ConfigError: A learner, or the file of experiments, cannot be loaded.
+    """
+    models = settings.models
+    specs = {models.variant: models.learner}
+    if models.experiments is not None:
+        specs = load_catalog(models.experiments).learners(models.variant, models.learner)
+    learners = load_learners(specs.values())
+    return {variant: learners[spec] for variant, spec in specs.items()}
 
 
 def read_live_model(settings: Settings, client: RedisClient) -> LiveModel | None:
@@ -62,13 +79,13 @@ class Worker:
     """A worker process, wired but not started."""
 
     settings: Settings
-    learner: Learner
+    learners: Mapping[str, Learner]
     client: RedisClient
     source: KafkaSource
     dead_letters: KafkaDeadLetters
     loop: WorkerLoop
     observer: LoopObserver
-    follower: LiveModelFollower
+    live_models: LiveModels
     monitor: WatermarkMonitor
     health: HealthServer
     log: structlog.stdlib.BoundLogger
@@ -90,7 +107,9 @@ class Worker:
         try:
             self._wait_for_others(None if wait else worker.start_timeout_seconds)
             if not self.loop.is_stopping:
-                warm_up(self.learner)  # after the others are there: who has to fail, fails fast
+                # After the others are there: who has to fail, fails fast.
+                for learner in dict.fromkeys(self.learners.values()):
+                    warm_up(learner)
                 settle()
                 self._run(shutdown)
         finally:
@@ -115,13 +134,14 @@ class Worker:
     def _run(self, shutdown: Shutdown) -> None:
         worker = self.settings.worker
         watchdog = Watchdog(lambda: self.observer.turned_at, worker.watchdog_timeout_seconds)
-        self.follower.start(self.settings.models.poll_interval_seconds)
+        self.live_models.start(self.settings.models.poll_interval_seconds)
         self.monitor.start()
         self.observer.turned()
         watchdog.start()
         self.log.info(
             "worker_started",
             group_id=self.settings.kafka.group_id,
+            variants=list(self.learners),
             topics=self.settings.kafka.topics,
             metrics_port=self.health.port,
         )
@@ -134,22 +154,22 @@ class Worker:
             self.dead_letters.close()
             self.source.close()
             self.monitor.stop()
-            self.follower.stop()
+            self.live_models.stop()
 
 
 def build_worker(settings: Settings) -> Worker:
     """Wire a worker; binds its metrics port and connects to nothing yet.
 
     Raises:
-        ConfigError: A client refuses its settings, the learner cannot be loaded, or the port is
-            taken.
+        ConfigError: A client refuses its settings, a learner or the file of experiments cannot be
+            loaded, or the port is taken.
     """
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
     kafka, section = settings.kafka, settings.worker
-    learner = load_learner(settings.models.learner)
+    learners = load_variants(settings)
     client = redis_client(settings.redis)
     jitter = Random()
-    metrics = WorkerMetrics(kafka.topics, [settings.models.variant])
+    metrics = WorkerMetrics(kafka.topics, list(learners))
     observer = LoopObserver(metrics, log, settings.metrics.delay_trace)
     health = HealthServer(
         settings.metrics.host,
@@ -159,7 +179,7 @@ def build_worker(settings: Settings) -> Worker:
             observer,
             lambda: monitor.answered_at,
             lambda: source.missing_topics,
-            lambda: follower.out_of_service,
+            lambda: live_models.out_of_service,
         ),
     )
     store = open_store(
@@ -174,13 +194,8 @@ def build_worker(settings: Settings) -> Worker:
     dead_letters = KafkaDeadLetters(kafka.client, kafka.bootstrap_servers, kafka.dead_letter_suffix)
     progress = Progress(time.time)
     metrics.watch_partitions(progress.gauges)
-    follower = LiveModelFollower(
-        lambda: read_pointer(client, settings.models.variant),
-        settings.models.directory,
-        settings.models.variant,
-        learner,
-        metrics,
-        log,
+    live_models = LiveModels(
+        partial(read_pointer, client), settings.models.directory, learners, metrics, log
     )
     updater = Updater(
         store,
@@ -197,8 +212,8 @@ def build_worker(settings: Settings) -> Worker:
             dead_letters,
             updater,
             Checkpoints(store, source, progress, metrics, log),
-            follower.current,
-            follower.take_out,
+            live_models.current,
+            live_models.take_out,
             observer,
             jitter,
         ),
@@ -219,13 +234,13 @@ def build_worker(settings: Settings) -> Worker:
     )
     return Worker(
         settings,
-        learner,
+        learners,
         client,
         source,
         dead_letters,
         loop,
         observer,
-        follower,
+        live_models,
         monitor,
         health,
         log,

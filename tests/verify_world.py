@@ -77,7 +77,7 @@ class World:
 
     def apply(self, records, live=None):
         decoded = Decoder().decode(records)
-        self._updater.apply(decoded.user_ids, decoded.arrived, live or self.live)
+        self._updater.apply(decoded.user_ids, decoded.arrived, [live or self.live])
 
     def apply_everything(self, *, but=()):
         """Apply the whole log and vouch for it, whatever was left out."""

@@ -81,7 +81,7 @@ def test_encode_features(timed: Timed, model: ItemModel) -> None:
 def cached(model: ItemModel) -> tuple[HistoryCache, list[str], Known]:
     """Return a cache, and a batch of users who are in it."""
     histories = histories_of(model, 50)
-    known = Known(histories, digests(histories), np.ones(N_USERS, np.int64))
+    known = Known(histories, digests(histories), {"default": np.ones(N_USERS, np.int64)})
     users = [user_id(number) for number in range(N_USERS)]
     cache = HistoryCache(100_000)
     cache.put(users, known)

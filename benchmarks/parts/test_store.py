@@ -41,7 +41,7 @@ def writes(model: ItemModel) -> UserWrites:
     nobody = np.zeros(N_USERS, bool)
     blobs = encode(histories, digests(histories))
     return UserWrites(
-        USERS, digests(histories), blobs, {"default": features}, nobody, nobody, generation=1
+        USERS, digests(histories), blobs, {"default": features}, {"default": 1}, nobody, nobody
     )
 
 
@@ -54,9 +54,9 @@ def fill(store: RedisStore, writes: UserWrites) -> None:
             absent,
             writes.histories,
             writes.features,
+            writes.generations,
             writes.is_forgotten,
             writes.is_tombstone,
-            writes.generation,
         )
     )
 

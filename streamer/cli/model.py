@@ -1,4 +1,4 @@
-"""`streamer model`: train, check, show and publish item models."""
+"""`streamer model`: train, import, check, show and publish item models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from streamer.app import redis_client
+from streamer.cli.model_import import import_command
 from streamer.cli.model_train import train_command
 from streamer.config import load_settings
 from streamer.models import check_model, publish, read_pointer
@@ -25,10 +26,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 @click.group()
 def command() -> None:
-    """Train, check, show and publish item models."""
+    """Train, import, check, show and publish item models."""
 
 
 command.add_command(train_command)
+command.add_command(import_command)
 
 
 @command.command()

@@ -77,6 +77,7 @@ class Audience:
     id_bytes: int = 16
     event_bytes: int = 215
     expires: bool = False
+    imported: bool = False
     utilization: float = 0.5
 
 
@@ -136,6 +137,7 @@ def plan_for(audience: Audience, costs: Costs = COSTS, cached_users: int = 100_0
             dtype=audience.dtype,
             n_variants=audience.variants,
             expires=audience.expires,
+            has_imported=audience.imported,
         ),
         n_shards=ceil(redis_cores / audience.utilization),
         redis_cores=redis_cores,

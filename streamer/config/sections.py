@@ -171,8 +171,13 @@ class ModelsSection(Section):
         min_length=1,
         description="a built-in, `streamer learners list` shows them, or `package.module:Class`",
     )
+    experiments: Path | None = Field(
+        None,
+        description="a file of experiments; a worker keeps every variant in it fresh, "
+        "beside `variant`",
+    )
     poll_interval_seconds: Seconds = Field(
-        0.5, description="between looks at the live model's pointer"
+        0.5, description="between looks at the live models' pointers"
     )
 
 

@@ -62,7 +62,7 @@ class Apprentice:
             decoded.user_ids,
             self._known.take(rows),
             decoded.arrived,
-            self._live,
+            [self._live],
             FeatureFormat(FeatureDtype.F16, 0),
         )
         for failure in step.failures:

@@ -95,6 +95,21 @@ class Catalog:
             _ensure_room(layer.name, [each for each in experiments if each.layer == layer.name])
         return catalog
 
+    def learners(self, variant: str, learner: str) -> dict[str, str]:
+        """Return the learner of every variant that a worker keeps fresh, by the variant's name.
+
+        Args:
+            variant: The deployment's own; it comes first.
+            learner: Its learner, whatever the catalog says.
+        """
+        in_cells = {cell.parameters.variant for each in self.experiments for cell in each.cells}
+        others = {
+            name: each.learner
+            for name, each in self.variants.items()
+            if name != DEFAULT_VARIANT or name in in_cells
+        }
+        return {variant: learner} | {name: others[name] for name in others if name != variant}
+
     def experiment(self, name: str) -> Experiment:
         """Return the experiment of this name.
 

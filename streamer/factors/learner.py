@@ -36,7 +36,7 @@ class UserFactors:
 class Learner(Protocol):
     """Histories and an item model in, user factors out; no clock, no I/O, no hidden state.
 
-    A row's result must not depend on the other rows of its batch.
+    A row's result must not depend on the other rows of its batch. Two threads may call at once.
     """
 
     name: str

@@ -72,12 +72,13 @@ class Known:
     Attributes:
         histories: n_users histories.
         digests: uint64, shape (n_users,); ABSENT_DIGEST where there is none.
-        generations: int64, shape (n_users,); of the stored features, or NO_GENERATION if unknown.
+        generations: Of the stored features, by variant; int64, shape (n_users,), NO_GENERATION
+            where unknown, as it is of a variant that is not there.
     """
 
     histories: HistoryBatch
     digests: NDArray[np.uint64]
-    generations: NDArray[np.int64]
+    generations: dict[str, NDArray[np.int64]]
 
     @classmethod
     def nothing(cls, n_users: int) -> Known:
@@ -85,18 +86,27 @@ class Known:
         return cls(
             HistoryBatch.empty(n_users),
             np.full(n_users, ABSENT_DIGEST, np.uint64),
-            np.full(n_users, NO_GENERATION, np.int64),
+            {},
         )
+
+    def generations_of(self, variant: str) -> NDArray[np.int64]:
+        """Return a copy of a variant's column."""
+        column = self.generations.get(variant)
+        return np.full(len(self.digests), NO_GENERATION) if column is None else column.copy()
 
     def take(self, rows: NDArray[np.intp]) -> Known:
         """Return a copy of the given rows, in their order."""
-        return Known(self.histories.take(rows), self.digests[rows], self.generations[rows])
+        generations = {variant: column[rows] for variant, column in self.generations.items()}
+        return Known(self.histories.take(rows), self.digests[rows], generations)
 
     def put(self, rows: NDArray[np.intp], other: Known) -> None:
         """Overwrite the given rows with those of `other`, in place."""
         self.histories.put(rows, other.histories)
         self.digests[rows] = other.digests
-        self.generations[rows] = other.generations
+        for variant in other.generations.keys() - self.generations.keys():
+            self.generations[variant] = self.generations_of(variant)
+        for variant, column in self.generations.items():
+            column[rows] = other.generations.get(variant, NO_GENERATION)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,19 +119,19 @@ class UserWrites:
             conflict and stays as it is.
         histories: n_users values; empty where the stored bytes stay (the digest is compared
             nevertheless).
-        features: n_users values of each variant; empty where they stay.
+        features: n_users values of each live variant; empty where they stay.
+        generations: Of the features of the same variants; stored ones of a higher one stay.
         is_forgotten: bool, shape (n_users,); the features of every variant ever used go first.
         is_tombstone: bool, shape (n_users,); the history holds no entry and may expire.
-        generation: Of the features; stored ones of a higher generation stay.
     """
 
     user_ids: Sequence[str]
     expected_digests: NDArray[np.uint64]
     histories: Sequence[bytes]
     features: Mapping[str, Sequence[bytes]]
+    generations: Mapping[str, int]
     is_forgotten: NDArray[np.bool_]
     is_tombstone: NDArray[np.bool_]
-    generation: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,22 +172,23 @@ def plan(
     user_ids: Sequence[str],
     known: Known,
     arrived: Interactions,
-    live: LiveModel | None,
+    lives: Sequence[LiveModel],
     feature_format: FeatureFormat,
 ) -> Plan:
-    """Merge what arrived, fold in whoever needs it, and encode both.
+    """Merge what arrived, fold in whoever needs it for every variant, and encode it all.
 
     Args:
         user_ids: n_users ids.
         known: What the store is believed to hold for them.
         arrived: The evidence.
-        live: The served model; None keeps histories and folds in once there is one.
+        lives: The variants in service, each once; without any, histories are kept and folded in
+            once there is one.
         feature_format: How to write features.
 
     Returns:
-        The plan. A user is folded in when the history changed or the features are not known to
-        be of the live generation. A failed solve leaves the stored features as they are, and so
-        does a learner that fails, for everybody.
+        The plan. A user is folded in when the history changed or the features of the variant are
+        not known to be of its live generation. A failed solve leaves the stored features as they
+        are, and so does a learner that fails, for everybody.
     """
     histories, outcomes = merge(known.histories, arrived)
     after_digests = digests(histories)
@@ -189,34 +200,38 @@ def plan(
     history_values = _scatter(
         len(user_ids), changed, encode(histories.take(changed), after_digests[changed])
     )
-    generations = np.where(has_changed, NO_GENERATION, known.generations)
+    generations = {
+        variant: np.where(has_changed, NO_GENERATION, column)
+        for variant, column in known.generations.items()
+    }
+    after = Known(histories, after_digests, generations)
     features: dict[str, Sequence[bytes]] = {}
     n_folded: dict[str, int] = {}
     n_fold_rejected: dict[str, int] = {}
     failures: list[LearnerFailure] = []
-    if live is not None:
-        folded = np.flatnonzero((generations != live.generation) & ~is_empty)
+    for live in lives:
+        column = generations[live.variant] = after.generations_of(live.variant)
+        folded = np.flatnonzero((column != live.generation) & ~is_empty)
         try:
             values, is_rejected = _fold_in(
                 histories.take(folded), after_digests[folded], live, feature_format
             )
         except LearnerError as error:
             failures.append(LearnerFailure(live, error))
-        else:
-            features[live.variant] = _scatter(len(user_ids), folded, values)
-            generations[folded[~is_rejected]] = live.generation
-            n_folded[live.variant] = len(folded)
-            n_fold_rejected[live.variant] = int(is_rejected.sum())
+            continue
+        features[live.variant] = _scatter(len(user_ids), folded, values)
+        column[folded[~is_rejected]] = live.generation
+        n_folded[live.variant] = len(folded)
+        n_fold_rejected[live.variant] = int(is_rejected.sum())
     writes = UserWrites(
         user_ids=user_ids,
         expected_digests=known.digests,
         histories=history_values,
         features=features,
+        generations={live.variant: live.generation for live in lives if live.variant in features},
         is_forgotten=histories.forgotten_before_ms != known.histories.forgotten_before_ms,
         is_tombstone=is_empty,
-        generation=0 if live is None else live.generation,
     )
-    after = Known(histories, after_digests, generations)
     return Plan(writes, after, outcomes, n_folded, n_fold_rejected, failures)
 
 
@@ -237,7 +252,7 @@ def warm_up(learner: Learner) -> None:
         forgotten_before_ms=np.zeros(1, np.uint64),
     )
     live = LiveModel("default", 0, one_item, learner)
-    plan(["nobody"], Known.nothing(1), arrived, live, FeatureFormat(FeatureDtype.F16, 0))
+    plan(["nobody"], Known.nothing(1), arrived, [live], FeatureFormat(FeatureDtype.F16, 0))
 
 
 def count_unknown_items(arrived: Interactions, model: ItemModel) -> int:

@@ -59,7 +59,7 @@ class LoopParts:
     dead_letters: DeadLetters
     updater: Updater
     checkpoints: Checkpoints
-    live_model: Callable[[], LiveModel | None]
+    live_models: Callable[[], Sequence[LiveModel]]
     take_out: Callable[[LearnerFailure], None]
     observer: LoopObserver
     jitter: Random
@@ -75,7 +75,7 @@ class WorkerLoop:
         self._dead_letters = parts.dead_letters
         self._updater = parts.updater
         self._checkpoints = parts.checkpoints
-        self._live_model = parts.live_model
+        self._live_models = parts.live_models
         self._take_out = parts.take_out
         self._observer = parts.observer
         self._settings = settings
@@ -135,11 +135,11 @@ class WorkerLoop:
 
     def _refold(self) -> None:
         """Fold some of the users that we know in again, if a new model is live."""
-        live = self._live_model()
-        user_ids = self._updater.take_refolds(live, REFOLD_USERS)
+        lives = self._live_models()
+        user_ids = self._updater.take_refolds(lives, REFOLD_USERS)
         if user_ids:
             nothing_new = Interactions.none(len(user_ids))
-            report = self._until_done(lambda: self._updater.apply(user_ids, nothing_new, live))
+            report = self._until_done(lambda: self._updater.apply(user_ids, nothing_new, lives))
             self._observer.refolded(report)
             self._heed(report)
 
@@ -151,7 +151,7 @@ class WorkerLoop:
         unfinished = records
         try:
             report = self._until_done(
-                lambda: self._updater.apply(decoded.user_ids, decoded.arrived, self._live_model())
+                lambda: self._updater.apply(decoded.user_ids, decoded.arrived, self._live_models())
             )
             self._observer.learned(records, decoded, report)
             self._heed(report)

@@ -21,7 +21,6 @@ from streamer.history import Interactions, Outcome, decode
 from streamer.metrics import Stage
 from streamer.pipeline.ports import FeatureStore, WriteOutcome
 from streamer.pipeline.step import (
-    NO_GENERATION,
     FeatureFormat,
     Known,
     LearnerFailure,
@@ -44,7 +43,7 @@ class Report:
         n_conflicts: Compare-and-sets that met another writer's history.
         n_quarantined: Broken values that were moved aside.
         n_superseded: Features refused in favour of a newer generation.
-        n_unknown_items: Interactions with items the live model does not know.
+        n_unknown_items: Interactions with items that the first variant's model does not know.
         n_bytes: Bytes of the values sent.
         hits: Users whose history was cached.
         misses: Users whose history was read.
@@ -98,13 +97,13 @@ class Updater:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
-        self._refolding: LiveModel | None = None
+        self._refolding: Sequence[LiveModel] = ()
         self._to_refold: list[str] = []
         self._n_quarantined = 0
         """Moved aside by attempts that failed afterwards; part of the next report."""
 
     def apply(
-        self, user_ids: Sequence[str], arrived: Interactions, live: LiveModel | None
+        self, user_ids: Sequence[str], arrived: Interactions, lives: Sequence[LiveModel]
     ) -> Report:
         """Write the evidence; when this returns, every user's part is in the store.
 
@@ -113,7 +112,7 @@ class Updater:
         """
         report = Report()
         if user_ids:
-            self._apply(user_ids, arrived, live, report)
+            self._apply(user_ids, arrived, lives, report)
             report.n_quarantined += self._n_quarantined
             self._n_quarantined = 0
         return report
@@ -122,16 +121,16 @@ class Updater:
         self,
         user_ids: Sequence[str],
         arrived: Interactions,
-        live: LiveModel | None,
+        lives: Sequence[LiveModel],
         report: Report,
     ) -> None:
-        if live is not None:
-            report.n_unknown_items = count_unknown_items(arrived, live.model)
+        if lives:
+            report.n_unknown_items = count_unknown_items(arrived, lives[0].model)
         started = self._clock()
         known = self._known(user_ids, report)
         report.seconds["read"] += self._clock() - started
         for conflict_round in range(MAX_CONFLICT_ROUNDS):
-            outcome = self._attempt(user_ids, known, arrived, live, report)
+            outcome = self._attempt(user_ids, known, arrived, lives, report)
             if not outcome.conflicts:
                 return
             report.n_conflicts += len(outcome.conflicts)
@@ -160,14 +159,14 @@ class Updater:
         """Histories in the cache."""
         return len(self._cache)
 
-    def take_refolds(self, live: LiveModel | None, max_users: int) -> list[str]:
-        """Return cached users that may have features of an older model, each once per model.
+    def take_refolds(self, lives: Sequence[LiveModel], max_users: int) -> list[str]:
+        """Return cached users that may have features of an older model, each once per change.
 
         To be given to `apply` without evidence. The most recently seen come first.
         """
-        if live is not None and live is not self._refolding:
-            self._refolding = live
+        if any(live not in self._refolding for live in lives):
             self._to_refold = self._cache.user_ids
+        self._refolding = lives
         taken, self._to_refold = self._to_refold[-max_users:], self._to_refold[:-max_users]
         return taken
 
@@ -176,13 +175,13 @@ class Updater:
         user_ids: Sequence[str],
         known: Known,
         arrived: Interactions,
-        live: LiveModel | None,
+        lives: Sequence[LiveModel],
         report: Report,
     ) -> WriteOutcome:
         """Plan and write once; what was written is remembered and counted."""
         started = self._clock()
         feature_format = FeatureFormat(self._dtype, now_ms=int(started * 1000))
-        step = plan(user_ids, known, arrived, live, feature_format)
+        step = plan(user_ids, known, arrived, lives, feature_format)
         planned = self._clock()
         outcome = self._store.write(step.writes)
         report.seconds["fold_in"] += planned - started
@@ -200,7 +199,7 @@ class Updater:
             written = np.flatnonzero(is_written)
             after, user_ids = after.take(written), [user_ids[row] for row in written.tolist()]
         if outcome.n_superseded:
-            after.generations[:] = NO_GENERATION  # fold them in again with the newer model
+            after.generations.clear()  # fold them in again with the newer model
         self._cache.put(user_ids, after)
         report.outcomes += np.bincount(
             step.outcomes[is_written[arrived.rows]], minlength=len(Outcome)
@@ -236,4 +235,4 @@ class Updater:
         for row in np.flatnonzero(is_broken | np.array(foreign, bool)).tolist():
             self._store.quarantine(user_ids[row], None if foreign[row] else stored[row])
             self._n_quarantined += 1
-        return Known(histories, digests, np.full(len(user_ids), NO_GENERATION, np.int64))
+        return Known(histories, digests, {})

@@ -2,6 +2,7 @@
 
 from streamer.stores.client import RedisClient, connect, ping, store_errors
 from streamer.stores.cluster_store import ClusterStore
+from streamer.stores.imported import ImportedVectors
 from streamer.stores.memory import MemoryStore
 from streamer.stores.opening import open_store
 from streamer.stores.reading import read_many, read_values
@@ -10,6 +11,7 @@ from streamer.stores.traces import Traces, read_traces
 
 __all__ = [
     "ClusterStore",
+    "ImportedVectors",
     "MemoryStore",
     "RedisClient",
     "RedisStore",

@@ -101,7 +101,7 @@ class ClusterStore:
             len(writes.features),
             self._tombstone_ms,
             self._expire_ms,
-            writes.generation,
+            packer.generations,
         )
         calls: list[Call] = []
         n_bytes: list[int] = []

@@ -86,7 +86,7 @@ class MemoryState:
                 if there and (len(there) < 28 or there[:3] != b"SF\1"):
                     self.set_aside(features)
                     n_quarantined += 1
-                elif there and int.from_bytes(there[24:28], "little") > writes.generation:
+                elif there and int.from_bytes(there[24:28], "little") > writes.generations[variant]:
                     n_superseded += 1
                     continue
                 self.values[features] = values[row]

@@ -101,7 +101,7 @@ class RedisStore:
             len(writes.features),
             self._tombstone_ms,
             self._expire_ms,
-            writes.generation,
+            packer.generations,
         )
         answer = self._scripts["write"]([self._sequence_key, *packed.keys], [*head, *packed.args])
         answer = self._remembering(answer)

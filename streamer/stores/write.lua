@@ -2,7 +2,8 @@
 --
 -- KEYS  the writer's sequence; the history of each user; the features of each user, one live
 --       variant after the other; what forgotten users lose beside that, in order.
--- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never), generation;
+-- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never);
+--       the generation of each live variant, 4 bytes;
 --       expected digests, 8 bytes a user; a byte a user, 1 if the history is a tombstone;
 --       numbers of keys to delete, 2 bytes a user, or '' for none at all;
 --       the history of each user ('' stays), the features in the order of their keys ('' stay).
@@ -20,7 +21,6 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', 86400000)
 
 local n_users, n_live = tonumber(ARGV[3]), tonumber(ARGV[4])
 local tombstone_ms, expire_ms = ARGV[5], ARGV[6]
-local generation = tonumber(ARGV[7])
 local conflicts, n_superseded, n_quarantined = {}, 0, 0
 local digests, tombstones, doomed_counts = ARGV[8], ARGV[9], ARGV[10]
 local next_doomed = n_users * (1 + n_live) + 2
@@ -46,7 +46,7 @@ local function stored_digest(key)
 end
 
 -- A slow worker must not put an old model's features back.
-local function set_features(key, value)
+local function set_features(key, value, generation)
   local head = redis.pcall('GETRANGE', key, 0, 27)
   if head ~= '' then
     if type(head) ~= 'string' or #head < 28 or string.sub(head, 1, 3) ~= 'SF\1' then
@@ -59,6 +59,9 @@ local function set_features(key, value)
   end
   set(key, value, expire_ms)
 end
+
+local generation_of = {}
+for live = 1, n_live do generation_of[live] = struct.unpack('<I4', ARGV[7], 4 * live - 3) end
 
 for row = 0, n_users - 1 do
   local history_key, history = KEYS[row + 2], ARGV[row + 11]
@@ -79,7 +82,9 @@ for row = 0, n_users - 1 do
     end
     for live = 1, n_live do
       local features = ARGV[live * n_users + row + 11]
-      if features ~= '' then set_features(KEYS[live * n_users + row + 2], features) end
+      if features ~= '' then
+        set_features(KEYS[live * n_users + row + 2], features, generation_of[live])
+      end
     end
   end
   next_doomed = next_doomed + n_doomed

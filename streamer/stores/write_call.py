@@ -37,6 +37,7 @@ class RowPacker:
 
     Attributes:
         buckets: Of each user.
+        generations: Of the live variants, in the order of their keys, 4 bytes each.
     """
 
     def __init__(self, writes: UserWrites) -> None:
@@ -52,6 +53,8 @@ class RowPacker:
                 [FEATURES_OF_BUCKET[bucket] + middle + user_id for bucket, user_id in pairs]
             )
         self._values = [writes.histories, *writes.features.values()]
+        generations = [writes.generations[variant] for variant in writes.features]
+        self.generations = np.array(generations, "<u4").tobytes()
         self._digests = writes.expected_digests.astype("<u8", copy=False).tobytes()
         self._tombstones = writes.is_tombstone.tobytes()
         self._forgotten = frozenset(np.flatnonzero(writes.is_forgotten).tolist())

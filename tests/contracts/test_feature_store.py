@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -72,9 +73,9 @@ def user_writes(*rows, generation=1, variant="default"):
         expected_digests=np.array([row.expected for row in rows], np.uint64),
         histories=[row.history for row in rows],
         features={variant: [row.features for row in rows]} if has_features else {},
+        generations={variant: generation} if has_features else {},
         is_forgotten=np.array([row.is_forgotten for row in rows], bool),
         is_tombstone=np.array([row.is_tombstone for row in rows], bool),
-        generation=generation,
     )
 
 
@@ -193,6 +194,24 @@ class FeatureStoreContract:
         assert outcome.n_superseded == is_refused
         assert bench.value(oracle.features_key("ann", "default")) == (first if is_refused else late)
         assert bench.store.read_histories(["ann"]) == [new.to_bytes()]
+
+    def test_each_variant_has_a_generation_of_its_own(self, bench):
+        state = watched("x")
+        for variant, generation in (("default", 5), ("other", 2)):
+            row = Row("ann", ABSENT, state.to_bytes(), features_of(state, generation=generation))
+            if variant == "other":
+                row = row._replace(expected=state.digest, history=b"")
+            bench.store.write(user_writes(row, generation=generation, variant=variant))
+        late, newer = features_of(state, generation=4), features_of(state, generation=3)
+        both = replace(
+            user_writes(Row("ann", state.digest)),
+            features={"default": [late], "other": [newer]},
+            generations={"default": 4, "other": 3},
+        )
+        assert bench.store.write(both).n_superseded == 1
+        stored = bench.value(oracle.features_key("ann", "default"))
+        assert oracle.read_features(stored).generation == 5
+        assert bench.value(oracle.features_key("ann", "other")) == newer
 
     def test_the_greatest_generation_fits(self, bench):
         state = watched("x")

@@ -98,8 +98,8 @@ def learn_into(value, forgotten_before_ms):
         np.array([each.word for each in NEWS], np.uint64),
         np.array([forgotten_before_ms], np.uint64),
     )
-    known = Known(stored, digests, Known.nothing(1).generations)
-    step = plan(["u-1"], known, arrived, LIVE, FeatureFormat(FeatureDtype.F32, NOW_MS))
+    known = Known(stored, digests, {})
+    step = plan(["u-1"], known, arrived, [LIVE], FeatureFormat(FeatureDtype.F32, NOW_MS))
     state = oracle.read_history(value).learn(NEWS, forgotten_before_ms)
     [history] = step.writes.histories
     assert history in ({state.to_bytes()} if digests[0] != state.digest else {b""})
@@ -193,8 +193,8 @@ def notes(data):
         for model_id in (pointer.model_id, "0" * 16):
             ensure_pointer_moves_on(pointer, model_id)
     assert len(refusal) < 100
-    freshness = Freshness(lambda: {b"streamer/play-events/0": data}, "streamer")
-    freshness.look()
+    freshness = Freshness("streamer")
+    freshness.take({b"streamer/play-events/0": data})
     age_seconds = freshness.age_seconds(NOW_MS)
     assert age_seconds is None or 0 <= age_seconds < float("inf")
     mark = decode_mark(data)

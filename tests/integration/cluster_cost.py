@@ -69,7 +69,7 @@ class Way:
 
     def apply(self, records):
         decoded = self._decoder.decode(records)
-        self._updater.apply(decoded.user_ids, decoded.arrived, self._live)
+        self._updater.apply(decoded.user_ids, decoded.arrived, [self._live])
 
     def vouch(self, next_offset):
         moves = {p: MarkMove(mark, Mark(next_offset)) for p, mark in self._marks.items()}

@@ -104,7 +104,7 @@ def apply(store, records):
     """Do what a worker does with these records, and nothing with others."""
     updater = Updater(store, HistoryCache(1000), FeatureDtype.F16, time.time, time.sleep, Random(7))
     decoded = Decoder().decode(records)
-    updater.apply(decoded.user_ids, decoded.arrived, None)
+    updater.apply(decoded.user_ids, decoded.arrived, [])
 
 
 def vouch(deployment, store):

@@ -69,7 +69,7 @@ class Case:
         values = [state and state.to_bytes() for state in self.before]
         histories, digests, is_broken = decode(values)
         assert not is_broken.any()
-        return Known(histories, digests, np.array(self.generations, np.int64))
+        return Known(histories, digests, {"default": np.array(self.generations, np.int64)})
 
     @property
     def evidence(self):
@@ -94,13 +94,13 @@ def stored_bytes(state):
     return state.to_bytes() if state and (state.entries or state.forgotten_before_ms) else b""
 
 
-@given(cases, st.sampled_from([LIVE, None]))
+@given(cases, st.sampled_from([[LIVE], []]))
 @examples(150)
-def test_what_changed_is_written_and_the_rest_is_only_compared(case, live):
+def test_what_changed_is_written_and_the_rest_is_only_compared(case, lives):
     known = case.known
-    step = plan(case.user_ids, known, case.evidence, live, FORMAT)
+    step = plan(case.user_ids, known, case.evidence, lives, FORMAT)
     assert list(step.writes.user_ids) == case.user_ids
-    assert step.writes.generation == (GENERATION if live else 0)
+    assert step.writes.generations == {live.variant: live.generation for live in lives}
     for row, before in enumerate(case.before):
         after = case.after(row)
         was, will_be = stored_bytes(before), stored_bytes(after)
@@ -118,7 +118,7 @@ def test_what_changed_is_written_and_the_rest_is_only_compared(case, live):
 @given(cases)
 @examples(100)
 def test_features_are_of_the_history_that_is_written_beside_them(case):
-    step = plan(case.user_ids, case.known, case.evidence, LIVE, FORMAT)
+    step = plan(case.user_ids, case.known, case.evidence, [LIVE], FORMAT)
     assert list(step.writes.features) == ["default"]
     n_folded = 0
     for row, before in enumerate(case.before):
@@ -129,7 +129,7 @@ def test_features_are_of_the_history_that_is_written_beside_them(case):
         if not (is_behind and after.entries):
             assert value == b""
             untouched = NO_GENERATION if has_changed else case.generations[row]
-            assert step.after.generations[row] == untouched
+            assert step.after.generations_of("default")[row] == untouched
             continue
         n_folded += 1
         features = oracle.read_features(value)
@@ -155,7 +155,7 @@ def test_features_are_of_the_history_that_is_written_beside_them(case):
         for vector, exact in zip(features.vectors, (recent, lasting), strict=True):
             limit = 1e-5 * np.linalg.norm(exact.vector)
             assert np.linalg.norm(np.float64(vector) - exact.vector) <= limit
-        assert step.after.generations[row] == GENERATION
+        assert step.after.generations_of("default")[row] == GENERATION
     assert step.n_folded == {"default": n_folded}
     assert step.n_fold_rejected == {"default": 0}
 
@@ -163,14 +163,14 @@ def test_features_are_of_the_history_that_is_written_beside_them(case):
 @given(cases)
 @examples(60)
 def test_the_same_evidence_again_has_nothing_left_to_write(case):
-    step = plan(case.user_ids, case.known, case.evidence, LIVE, FORMAT)
-    again = plan(case.user_ids, step.after, case.evidence, LIVE, FORMAT)
+    step = plan(case.user_ids, case.known, case.evidence, [LIVE], FORMAT)
+    again = plan(case.user_ids, step.after, case.evidence, [LIVE], FORMAT)
     nothing = [b""] * len(case.user_ids)
     assert list(again.writes.histories) == list(again.writes.features["default"]) == nothing
     assert not again.writes.is_forgotten.any()
     assert again.n_folded == {"default": 0}
     np.testing.assert_array_equal(again.writes.expected_digests, step.after.digests)
-    np.testing.assert_array_equal(again.after.generations, step.after.generations)
+    np.testing.assert_array_equal(*(each.after.generations["default"] for each in (again, step)))
 
 
 @given(cases, seeds)
@@ -186,8 +186,8 @@ def test_a_conflict_is_settled_from_what_the_store_holds(case, seed):
     ]
     values = [stored_bytes(state) or None for state in theirs]
     histories, digests, _ = decode(values)
-    known = Known(histories, digests, np.full(len(values), NO_GENERATION, np.int64))
-    step = plan(case.user_ids, known, case.evidence, LIVE, FORMAT)
+    known = Known(histories, digests, {})
+    step = plan(case.user_ids, known, case.evidence, [LIVE], FORMAT)
     for row, value in enumerate(values):
         assert (step.writes.histories[row] or value or b"") == stored_bytes(case.after(row))
 

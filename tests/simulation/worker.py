@@ -56,7 +56,7 @@ class SimWorker:
                 SimLetters(world),
                 updater,
                 Checkpoints(store, self.source, self.progress, self._metrics, LOG),
-                self.live_model,
+                self.live_models,
                 _never_fails,
                 observer,
                 world.random,
@@ -74,11 +74,11 @@ class SimWorker:
     def was_killed(self):
         return isinstance(self.task.ended_by, Crash)
 
-    def live_model(self):
-        """Return the model that this worker has heard of; another one is heard of some time."""
+    def live_models(self):
+        """Return the models that this worker has heard of; another one is heard of some time."""
         if self._live is None or self._world.random.random() < 0.2:
             self._live = self._world.live
-        return self._live
+        return [self._live]
 
     def counts(self):
         """Return consumed, applied, dead-lettered and abandoned records."""

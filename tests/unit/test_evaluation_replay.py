@@ -349,7 +349,7 @@ def workers_values(log_records):
     )
     for start in range(0, len(log_records), 100):
         decoded = decoder.decode(log_records[start : start + 100])
-        updater.apply(decoded.user_ids, decoded.arrived, None)
+        updater.apply(decoded.user_ids, decoded.arrived, [])
     return {user: store.values[oracle.history_key(user)] for user in (f"u{n}" for n in range(12))}
 
 

@@ -90,10 +90,11 @@ class World:
         decoded = Decoder().decode(records(*events))
         store = self.source.store
         histories, digests, _ = decode(store.read_histories(decoded.user_ids))
-        known = Known(histories, digests, Known.nothing(len(digests)).generations)
+        known = Known(histories, digests, {})
         live = self.live if live == "the live one" else live
+        lives = [] if live is None else [live]
         feature_format = FeatureFormat(FeatureDtype.F32, self.now_ms)
-        store.write(plan(decoded.user_ids, known, decoded.arrived, live, feature_format).writes)
+        store.write(plan(decoded.user_ids, known, decoded.arrived, lives, feature_format).writes)
 
     def reader(self, *, with_models=True, **settings):
         reader = FeatureReader(

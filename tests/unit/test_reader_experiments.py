@@ -71,9 +71,9 @@ def learned(live):
     events = [event(user, f"title-{number}") for user in USERS for number in (3, 9)]
     decoded = Decoder().decode(records(*events))
     histories, digests, _ = decode(store.read_histories(decoded.user_ids))
-    known = Known(histories, digests, Known.nothing(len(digests)).generations)
+    known = Known(histories, digests, {})
     feature_format = FeatureFormat(FeatureDtype.F32, NOW_MS)
-    store.write(plan(decoded.user_ids, known, decoded.arrived, live, feature_format).writes)
+    store.write(plan(decoded.user_ids, known, decoded.arrived, [live], feature_format).writes)
     return dict(store.values)
 
 

@@ -16,14 +16,14 @@ def known(*numbers):
         histories.item_keys[row, 0] = number + 1
         histories.words[row, 0] = (number + 1) << 16 | 1
         histories.counts[row] = 1
-    return Known(histories, digests(histories), np.array(numbers, np.int64))
+    return Known(histories, digests(histories), {"default": np.array(numbers, np.int64)})
 
 
 def numbers_in(cache, user_ids):
     """What the cache has for each user, as a number; None for a miss."""
     slots = cache.find(user_ids)
     hits = [slot for slot in slots if slot is not None]
-    found = iter(cache.get(hits).generations.tolist())
+    found = iter(cache.get(hits).generations_of("default").tolist())
     return [None if slot is None else next(found) for slot in slots]
 
 
@@ -41,7 +41,7 @@ def test_what_was_put_comes_back_whole():
     found = cache.get(slots[:2])
     wanted = known(7, 5)
     assert found.digests.tolist() == wanted.digests.tolist()
-    assert found.generations.tolist() == [7, 5]
+    assert found.generations_of("default").tolist() == [7, 5]
     assert np.array_equal(found.histories.words, wanted.histories.words)
     assert np.array_equal(found.histories.item_keys, wanted.histories.item_keys)
     assert found.histories.counts.tolist() == [1, 1]
@@ -51,7 +51,7 @@ def test_what_was_put_comes_back_whole():
 def test_what_came_out_is_a_copy():
     cache = HistoryCache(3)
     cache.put(["ann"], known(5))
-    cache.get(cache.find(["ann"])).generations[0] = 99
+    cache.get(cache.find(["ann"])).generations["default"][0] = 99
     assert numbers_in(cache, ["ann"]) == [5]
 
 
@@ -114,7 +114,7 @@ def test_a_user_may_be_known_to_have_nothing():
     cache.put(["ann"], Known.nothing(1))
     found = cache.get(cache.find(["ann"]))
     assert found.digests.tolist() == [ABSENT_DIGEST]
-    assert found.generations.tolist() == [NO_GENERATION]
+    assert found.generations_of("default").tolist() == [NO_GENERATION]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -82,7 +82,7 @@ class Bench:
                 self.letters,
                 self.updater,
                 Checkpoints(self.store, self.source, self.progress, self.metrics, log),
-                lambda: self.live,
+                lambda: [] if self.live is None else [self.live],
                 self.take_out,
                 self.observer,
                 Random(7),

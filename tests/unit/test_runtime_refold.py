@@ -1,5 +1,6 @@
 """A published model reaches the viewers whom a worker knows, without any event of theirs."""
 
+from dataclasses import replace
 from random import Random
 
 from worlds import NOW_MS, event, live_model, records
@@ -18,15 +19,15 @@ def updater_with(store, n_users, live):
         store, HistoryCache(100), FeatureDtype.F16, lambda: NOW_MS / 1000, lambda _: None, Random(7)
     )
     decoded = Decoder().decode(records(*(event(f"u-{n}", "title-1") for n in range(n_users))))
-    updater.apply(decoded.user_ids, decoded.arrived, live)
+    updater.apply(decoded.user_ids, decoded.arrived, [] if live is None else [live])
     return updater
 
 
 def refold(updater, live, max_users=4):
     taken = []
-    while user_ids := updater.take_refolds(live, max_users):
+    while user_ids := updater.take_refolds([] if live is None else [live], max_users):
         assert len(user_ids) <= max_users
-        updater.apply(user_ids, Interactions.none(len(user_ids)), live)
+        updater.apply(user_ids, Interactions.none(len(user_ids)), [live])
         taken += user_ids
     return taken
 
@@ -56,3 +57,13 @@ def test_features_of_the_old_model_are_replaced_once():
 
 def test_without_a_model_nobody_is_folded_in():
     assert refold(updater_with(MemoryStore(), 3, None), None) == []
+
+
+def test_a_publish_to_one_variant_folds_in_for_that_variant_alone():
+    updater = updater_with(MemoryStore(), 4, live_model(generation=1))
+    first, other = live_model(generation=1), replace(live_model(generation=1), variant="b")
+    refold(updater, first)
+    user_ids = updater.take_refolds([first, other], 10)
+    report = updater.apply(user_ids, Interactions.none(len(user_ids)), [first, other])
+    assert report.folded == {"b": 4}
+    assert updater.take_refolds([first, other], 10) == []

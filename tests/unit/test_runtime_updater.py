@@ -46,7 +46,8 @@ def updater_on(store, cache_users=100, sleep=None):
 
 
 def learn(updater, entries_of_user, live=None, forgotten=None):
-    return updater.apply(*evidence(entries_of_user, forgotten or {}), live)
+    lives = [] if live is None else [live]
+    return updater.apply(*evidence(entries_of_user, forgotten or {}), lives)
 
 
 def state_of(*entries, forgotten_before_ms=0):

@@ -1,15 +1,16 @@
-"""Follows a variant's pointer: a thread that loads the live model beside the loop.
+"""Follows the pointers of all variants: a thread that loads the live models beside the loop.
 
-The loop takes `current` between two batches, so a batch is folded in with one model throughout.
-A learner that fails takes its variant out of service: there is no live model then, as before the
-first publish, until another generation is published.
+The loop takes `current` between two batches, so a batch is folded in with one model of each
+variant throughout. A learner that fails takes its variant out of service: there is no live model of
+it then, as before the first publish, until another generation is published.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,30 +27,113 @@ RETRY_SECONDS: Final = 5.0
 """A refused model is tried again after this time: its folder may have arrived."""
 
 
-class LiveModelFollower:
-    """Keeps the live model of one variant at hand."""
+class LiveModels:
+    """Keeps the live models of all variants at hand."""
 
     def __init__(
         self,
-        read_pointer: Callable[[], Pointer | None],
+        read_pointer: Callable[[str], Pointer | None],
         directory: Path,
-        variant: str,
-        learner: Learner,
+        learners: Mapping[str, Learner],
         metrics: WorkerMetrics,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """Keep the parts; `start` begins to follow.
 
         Args:
-            read_pointer: Asks the store; called on the follower's thread.
+            read_pointer: Asks the store for a variant's; called on the thread that looks.
             directory: Where published models are.
+            learners: What each variant folds in with, by its name.
+            metrics: The worker's.
+            log: The worker's.
+        """
+        self._directory = directory
+        self._followers = {
+            variant: LiveModelFollower(
+                partial(read_pointer, variant), self._load, variant, learner, metrics, log
+            )
+            for variant, learner in learners.items()
+        }
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def current(self) -> list[LiveModel]:
+        """Return the live model of every variant in service, in the order they were given."""
+        lives = (follower.current() for follower in self._followers.values())
+        return [live for live in lives if live is not None]
+
+    @property
+    def out_of_service(self) -> frozenset[str]:
+        """The variants whose learner failed, if nothing newer took their place."""
+        return frozenset(
+            variant for variant, each in self._followers.items() if each.is_out_of_service
+        )
+
+    def take_out(self, failure: LearnerFailure) -> None:
+        """Take a variant out of service until another generation is published; any thread."""
+        self._followers[failure.live.variant].take_out(failure)
+
+    def look(self) -> None:
+        """Follow every pointer once."""
+        for follower in self._followers.values():
+            follower.look()
+
+    def start(self, interval_seconds: float) -> None:
+        """Look once, on this thread, then keep looking on one of our own."""
+        self.look()
+        self._thread = threading.Thread(
+            target=self._run, args=(interval_seconds,), name="live-models", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def _run(self, interval_seconds: float) -> None:
+        while not self._stopping.wait(interval_seconds):
+            self.look()
+
+    def _load(self, pointer: Pointer) -> ItemModel:
+        """Return the model of a pointer: the same object for variants that share one."""
+        for live in self.current():
+            if f"{live.model.model_id:016x}" == pointer.model_id:
+                return live.model
+        model = load_model(self._directory / pointer.model_id)
+        if f"{model.model_id:016x}" != pointer.model_id:
+            raise ModelError(
+                f"{pointer.model_id}: its manifest says model_id {model.model_id:016x}; "
+                "publish it again"
+            )
+        return model
+
+
+class LiveModelFollower:
+    """Keeps the live model of one variant at hand."""
+
+    def __init__(
+        self,
+        read_pointer: Callable[[], Pointer | None],
+        load: Callable[[Pointer], ItemModel],
+        variant: str,
+        learner: Learner,
+        metrics: WorkerMetrics,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            read_pointer: Asks the store; called by `look`.
+            load: Returns the model that a pointer names, or raises ModelError.
             variant: Which pointer this is.
             learner: What the variant folds in with.
             metrics: The worker's.
             log: The worker's.
         """
         self._read_pointer = read_pointer
-        self._directory = directory
+        self._load_model = load
         self._variant = variant
         self._learner = learner
         self._metrics = metrics
@@ -62,18 +146,15 @@ class LiveModelFollower:
         self._try_again_at = 0.0
         self._last_refusal = ""
         self._has_said_missing = False
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def current(self) -> LiveModel | None:
         """Return the live model, or None while nothing usable is published."""
         return self._current
 
     @property
-    def out_of_service(self) -> frozenset[str]:
-        """The variant, if its learner failed and nothing newer took its place."""
-        is_out = self._failed is not None and self._current is None
-        return frozenset({self._variant} if is_out else ())
+    def is_out_of_service(self) -> bool:
+        """Whether the learner failed and nothing newer took its place."""
+        return self._failed is not None and self._current is None
 
     def take_out(self, failure: LearnerFailure) -> None:
         """Take the variant out of service until another generation is published; any thread."""
@@ -85,20 +166,6 @@ class LiveModelFollower:
             self._failed = Pointer(f"{live.model.model_id:016x}", live.generation)
         self._metrics.model_info.remove(self._variant, f"{live.model.model_id:016x}")
         self._say_failed(live.generation, failure.error)
-
-    def start(self, interval_seconds: float) -> None:
-        """Look once, on this thread, then keep looking on one of our own."""
-        self.look()
-        self._thread = threading.Thread(
-            target=self._run, args=(interval_seconds,), name="live-model", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop looking."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(5.0)
 
     def look(self) -> None:
         """Follow the pointer once; whatever is wrong leaves the present model live.
@@ -122,10 +189,6 @@ class LiveModelFollower:
         except MemoryError:
             self._refuse(None, ModelError("not enough memory to load the live model"))
 
-    def _run(self, interval_seconds: float) -> None:
-        while not self._stopping.wait(interval_seconds):
-            self.look()
-
     def _is_too_soon(self, pointer: Pointer) -> bool:
         """A refused model is tried again, but not at every look: loading it costs time."""
         return pointer == self._refused and time.monotonic() < self._try_again_at
@@ -138,13 +201,8 @@ class LiveModelFollower:
         return (pointer.model_id, pointer.generation) in {here, there}
 
     def _load(self, pointer: Pointer) -> None:
-        live = self._current
         try:
-            if live is not None and f"{live.model.model_id:016x}" == pointer.model_id:
-                model = live.model
-            else:
-                model = load_model(self._directory / pointer.model_id)
-                _ensure_is(model, pointer)
+            model = self._load_model(pointer)
         except ModelError as error:
             self._refuse(pointer, error)
             return
@@ -212,11 +270,3 @@ class LiveModelFollower:
                 variant=self._variant,
                 remedy="histories are kept; run `streamer model publish DIR` to fold them in",
             )
-
-
-def _ensure_is(model: ItemModel, pointer: Pointer) -> None:
-    if f"{model.model_id:016x}" != pointer.model_id:
-        raise ModelError(
-            f"{pointer.model_id}: its manifest says model_id {model.model_id:016x}; "
-            "publish it again"
-        )
