@@ -24,6 +24,7 @@ from streamer.evaluation.replay_html import as_page
 from streamer.evaluation.replay_plots import ensure_plots
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
 from streamer.evaluation.targets import TargetKind
+from streamer.events import EARLIEST_EVENT_TIME_MS
 from streamer.factors import BUILT_INS, DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model
 from streamer.pipeline.records import Record
@@ -33,7 +34,7 @@ PIPE_COLUMNS: Final = 120
 
 
 class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
-    """A moment, or a share of the log: a float."""
+    """A moment, also in epoch milliseconds, or a share of the log: a float."""
 
     name = "moment or share"
 
@@ -47,8 +48,12 @@ class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since
             share = float(value)
         except ValueError:
             return Moment().convert(value, param, ctx)
+        if share.is_integer() and share >= EARLIEST_EVENT_TIME_MS and value.isdecimal():
+            return int(value)
         if not 0 <= share < 1:
-            self.fail(f"{value!r} is no share of the log; give 0 to 1, such as 0.8", param, ctx)
+            self.fail(
+                f"{value!r} is no share of the log; give 0 to 1, such as 0.8, or a time", param, ctx
+            )
         return share
 
 
@@ -108,7 +113,8 @@ class ReplayRequest:
     type=MomentOrShare(),
     metavar="TIME|SHARE",
     help="Plays later than this are foreseen, earlier events only fill histories: a time with an "
-    "offset, or a share of the log such as 0.8. Default: the model's trained_through.",
+    "offset, epoch milliseconds, or a share of the log such as 0.8. Default: the model's "
+    "trained_through.",
 )
 @click.option(
     "--targets",

@@ -82,6 +82,7 @@ def test_several_learners_stand_beside_each_other(run):
 
 def test_targets_begin_after_what_the_model_was_trained_on(run):
     assert answer_of(run) == answer_of(run, "--targets-from", "2025-11-23T12:13:20.100Z")
+    assert answer_of(run) == answer_of(run, "--targets-from", str(NOW_MS + 100))
     earlier = answer_of(run, "--targets-from", "0.25")
     assert earlier["targets"] > answer_of(run)["targets"]
     assert answer_of(run, "--targets-from", "0")["targets"] > earlier["targets"]
@@ -94,7 +95,7 @@ def test_a_replay_that_only_learns_says_how_fast_it_was(run):
     assert "200 events of 9 viewers" in run("log.jsonl", "--model", "m", "--no-metrics").stdout
 
 
-@pytest.mark.parametrize("share", ["1", "1.5", "-0.1", "nan"])
+@pytest.mark.parametrize("share", ["1", "1.5", "-0.1", "nan", "inf", "1e12", "946684799999"])
 def test_a_share_that_is_none_is_refused(run, share):
     result = run("log.jsonl", "--model", "m", f"--targets-from={share}", exit_code=2)
     assert "no share of the log" in result.stderr
