@@ -49,10 +49,10 @@ class Costs:
 
 COSTS: Final = Costs(
     machine="AMD EPYC, two cores of a shared machine",
-    event_us=14.0,
-    user_us=17.0,
-    entry_us=0.42,
-    miss_us=5.0,
+    event_us=6.0,
+    user_us=7.0,
+    entry_us=0.16,
+    miss_us=14.0,
     redis_write_us=16.0,
     redis_variant_us=6.0,
     redis_read_us=2.0,
