@@ -396,6 +396,7 @@ def test_keys_are_those_of_the_package(user_id):
         f"{keys.SEQUENCES_OF_BUCKET[keys.bucket_number(user_id)]}WRITER",
         keys.FRESH,
         keys.VARIANTS,
+        keys.sweep_key("rows-2"),
     }
     reserved = {f"st:u:{tag}:rows-2:{user_id}", "st:trend:WINDOW"}
     assert written == right | reserved
