@@ -10,7 +10,7 @@ before it (those whose solve is rejected stay behind for ever).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from struct import Struct
 from typing import Final
@@ -116,6 +116,13 @@ def advanced(sweep: Sweep, cursor: str, n_seen: int, n_behind: int, now_ms: int)
         n_behind_before=behind,
         n_expected=max(seen, 1),
     )
+
+
+def progress_of(sweeps: Iterable[Sweep]) -> float:
+    """Return the share of users that were seen in the present passes of some parts, 0 to 1."""
+    weights = [(sweep.progress, sweep.n_expected) for sweep in sweeps]
+    n_expected = sum(weight for _, weight in weights)
+    return sum(share * weight for share, weight in weights) / n_expected if n_expected else 0.0
 
 
 def encode_sweep(sweep: Sweep) -> bytes:

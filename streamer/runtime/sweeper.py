@@ -23,6 +23,7 @@ from streamer.pipeline.sweep import (
     begun,
     decode_sweep,
     encode_sweep,
+    progress_of,
     rows_behind,
 )
 from streamer.runtime.updater import Report
@@ -105,11 +106,6 @@ class Sweeper:
         first = min(self._look_at_of(live) for live in lives)
         return max(0.0, max(first, self._next_at) - time.monotonic())
 
-    def _progress(self, variant: str) -> float:
-        sweeps = self._seen[variant].values()
-        n_expected = sum(sweep.n_expected for sweep in sweeps)
-        return sum(s.progress * s.n_expected for s in sweeps) / n_expected if n_expected else 0.0
-
     def is_done(self, live: LiveModel) -> bool:
         """Return whether every part of the store was done when this worker looked last."""
         is_same = self._generations.get(live.variant) == live.generation
@@ -133,7 +129,7 @@ class Sweeper:
         for live in lives:
             if self._look_at_of(live) <= started:
                 swept = self._turn_of(live, len(lives))
-                break
+                break  # one page a turn
         took = time.monotonic() - started
         self._next_at = started + took / self._share
         if swept is not None:
@@ -151,6 +147,8 @@ class Sweeper:
             self._generations[live.variant] = live.generation
             self._seen[live.variant] = {}
             self._done.discard(live.variant)
+        # Should this one fail, the other variants go first.
+        self._look_at[live.variant] = time.monotonic() + 2 * RETRY_SECONDS
         parts = list(self._scan.parts())
         self._jitter.shuffle(parts)
         seen = self._seen[live.variant]
@@ -186,12 +184,14 @@ class Sweeper:
         n_seen = len(users.user_ids)
         after = advanced(sweep, users.cursor, n_seen, len(rows), _now_ms())
         if not self._scan.claim(live.variant, place.server, place.state, encode_sweep(after)):
+            self._look_at[live.variant] = 0.0
             return None  # another worker was faster: the page is theirs
         self._seen[live.variant][part] = after
         user_ids = [users.user_ids[row] for row in rows]
         report = self._fold_in(user_ids, [users.histories[row] for row in rows], live)
+        self._look_at[live.variant] = 0.0
         begins = sweep.number == 1 and sweep.cursor == CURSOR_OF_ENDS
-        progress = self._progress(live.variant)
+        progress = progress_of(self._seen[live.variant].values())
         return Swept(live, begins, after, n_seen, len(rows), progress, report)
 
     def _pace(self, took_seconds: float) -> None:

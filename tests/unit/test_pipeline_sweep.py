@@ -12,6 +12,7 @@ from streamer.pipeline.sweep import (
     begun,
     decode_sweep,
     encode_sweep,
+    progress_of,
     rows_behind,
 )
 
@@ -70,6 +71,14 @@ def test_whatever_happens_a_sweep_ends():
         if sweep.is_done:
             break
     assert sweep.number == MAX_PASSES
+
+
+def test_progress_weighs_parts_by_their_users():
+    half = advanced(begun(3, 30, NOON_MS), "7", 15, 0, NOON_MS)
+    done = replace(begun(3, 90, NOON_MS), finished_ms=NOON_MS)
+    assert progress_of([half, done]) == (0.5 * 30 + 90) / 120
+    assert progress_of([advanced(half, "9", 99, 0, NOON_MS)]) == 1.0
+    assert progress_of([]) == 0.0
 
 
 def test_the_state_survives_the_way_through_the_store():

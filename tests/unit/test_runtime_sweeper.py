@@ -1,5 +1,6 @@
 """Workers that share the sweep of one store, turn by turn, on a clock of their own."""
 
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 
@@ -272,10 +273,10 @@ def test_a_store_that_does_not_answer_is_asked_again_after_a_while(state, clock)
     worker.scan.before_claim = down
     with pytest.raises(StoreUnavailable):
         worker.turn(live)
-    assert worker.sweeper.due_in_seconds([live]) == pytest.approx(RETRY_SECONDS, abs=0.01)
+    assert worker.sweeper.due_in_seconds([live]) == pytest.approx(2 * RETRY_SECONDS, abs=0.01)
     assert worker.turn(live) is None
     worker.scan.before_claim = lambda: None
-    clock.now += RETRY_SECONDS
+    clock.now += 2 * RETRY_SECONDS
     sweep_until_done(clock, live, worker)
     assert generations(state) == {2}
 
@@ -290,3 +291,21 @@ def test_each_variant_has_a_sweep_of_its_own(state, clock):
             break
     assert all(features_key("other", user_id) in state.values for user_id in everybody())
     assert sorted(worker.folded) == sorted(everybody())  # nobody was behind in the first variant
+
+
+def test_a_variant_whose_state_cannot_be_used_does_not_keep_the_others_waiting(state, clock):
+    class Choosy(SlowScan):
+        def look(self, part, variant):
+            if variant == "default":
+                raise StoreUnavailable("WRONGTYPE")
+            return super().look(part, variant)
+
+    worker = Worker(state, clock, scan=Choosy(state, clock))
+    lives = [live_model(generation=1), replace(live_model(generation=1), variant="other")]
+    for _ in range(200):
+        with suppress(StoreUnavailable):
+            worker.sweeper.turn(lives)
+        clock.now += 1
+    assert worker.sweeper.is_done(lives[1])
+    assert not worker.sweeper.is_done(lives[0])
+    assert all(features_key("other", user_id) in state.values for user_id in everybody())
