@@ -141,11 +141,7 @@ class WorkerLoop:
             self._save()
 
     def _refold(self) -> bool:
-        """Fold some of the users that we know in again, if a new model is live.
-
-        Returns:
-            Whether there was anybody.
-        """
+        """Fold some of the users that we know in again, if a new model is live; say if any were."""
         lives = self._live_models()
         user_ids = self._updater.take_refolds(lives, REFOLD_USERS)
         if user_ids:
@@ -228,10 +224,11 @@ class WorkerLoop:
 
     def _poll(self) -> list[Record]:
         timeout_seconds = self._settings.poll_timeout_seconds
-        if not self._is_store_down:  # else nobody is folded in, and we would turn in vain
-            is_waited_for = self._updater.has_refolds
+        if self._updater.has_refolds and not self._is_store_down:
+            timeout_seconds = 0.0
+        elif not self._is_store_down:  # else nobody is swept, and we would turn in vain
             due_in_seconds = self._sweeper.due_in_seconds(self._live_models())
-            timeout_seconds = 0.0 if is_waited_for else min(timeout_seconds, due_in_seconds)
+            timeout_seconds = min(timeout_seconds, due_in_seconds)
         with self._observer.stage("poll"):
             try:
                 return self._source.poll(self._settings.batch_records, timeout_seconds)
