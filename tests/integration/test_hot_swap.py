@@ -201,6 +201,7 @@ class Polling:
 
     def __call__(self):
         start = next(self.pages)
+        time.sleep(0.005)  # the rate of the reader; nothing is waited for
         for read in self.reader.get_many([user(n) for n in range(start, start + 50)]):
             self.n_reads += 1
             self.statuses.add(read.status)
@@ -230,7 +231,6 @@ def test_under_load_no_read_mixes_models_and_the_stream_stays_fresh(deployment):
         Background(polling := Polling(reader)),
     ):
         eventually(lambda: polling.models == {first_id})
-        counts = [hits_and_misses(workers)]
 
         def hot_users_hit():
             """Wait until the hot users were seen some more hundred times."""
