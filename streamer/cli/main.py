@@ -26,7 +26,7 @@ VERBS: Final = {
     "dlq": "List, show and redrive dead letters.",
     "forget": "Forget one viewer for good, and show the receipt.",
     "replay": "Foresee each play of a recorded log, then learn from it: how good is a learner?",
-    "model": "Train, import, check, show and publish item models.",
+    "model": "Train, import, check, show, publish and roll back item models.",
     "users": "Import viewers' long-term vectors that were trained elsewhere.",
     "learners": "Show the learners, and check one's own.",
     "experiments": "Check experiments, and say who is in which cell.",

@@ -9,7 +9,7 @@ from streamer.models.import_spark import import_spark
 from streamer.models.imported import ImportedModel, ImportOptions
 from streamer.models.manifest import Manifest, ModelNotes
 from streamer.models.pointer import Pointer, decode_pointer, encode_pointer, pointer_key
-from streamer.models.publish import publish, read_pointer
+from streamer.models.publish import publish, read_pointer, roll_back
 
 __all__ = [
     "CheckedModel",
@@ -32,5 +32,6 @@ __all__ = [
     "publish",
     "read_manifest",
     "read_pointer",
+    "roll_back",
     "write_model",
 ]

@@ -1,4 +1,4 @@
-"""Publishing: a checked model becomes the live one of a variant.
+"""Publishing: a checked model becomes the live one of a variant; and the way back.
 
 In this order, so that whoever follows the pointer finds the model: check, copy into the shared
 directory, register the variant, raise the generation. A failure at any step leaves the live model
@@ -77,6 +77,48 @@ def publish(redis_client: RedisCommands, directory: Path, folder: Path, variant:
         return _point(redis_client, variant, model_id)
 
 
+def roll_back(redis_client: RedisCommands, directory: Path, variant: str) -> Pointer:
+    """Make the model before the live one live again; workers and readers switch within a second.
+
+    The generation rises, so that nobody takes the way back for an old message; a roll-back of a
+    roll-back goes forward again. To be called once: twice is back and forth.
+
+    Args:
+        redis_client: With ``decode_responses=False``.
+        directory: Where published models are.
+        variant: Its name, ``[a-z0-9_-]{1,32}``.
+
+    Returns:
+        The pointer that is live now.
+
+    Raises:
+        ModelError: There is no model before, its folder is gone or broken, or somebody else
+            changed the pointer meanwhile; the live one stays.
+        StoreUnavailable: Redis did not answer; whether it was rolled back is unknown.
+    """
+    key = pointer_key(variant)
+    with _store_errors():
+        value = redis_client.execute_command("GET", key)
+        live = stored_pointer(variant, value)
+        if live is None:
+            raise ModelError(f"variant {variant} has no live model yet; publish one")
+        if live.previous is None:
+            raise ModelError(
+                f"variant {variant}: no model was live before {live.model_id}; "
+                "there is nothing to roll back to"
+            )
+        _ensure_installed(directory, live.previous)
+        pointer = next_pointer(live, live.previous)
+        # Once only: after somebody else's roll-back, ours would go forward again.
+        change = (key, value, encode_pointer(pointer))
+        if not redis_client.execute_command("EVAL", _COMPARE_AND_SET, 1, *change):
+            raise ModelError(
+                f"variant {variant}: somebody else published or rolled back at the same time; "
+                f"see what is live with `streamer model show --variant {variant}`"
+            )
+    return pointer
+
+
 def read_pointer(redis_client: RedisCommands, variant: str) -> Pointer | None:
     """Return which model is live, or None before the first publish.
 
@@ -114,6 +156,19 @@ def _point(redis_client: RedisCommands, variant: str, model_id: str) -> Pointer:
         if redis_client.execute_command("EVAL", _COMPARE_AND_SET, 1, *change):
             return pointer
     raise StoreUnavailable(f"{key}: {MAX_ATTEMPTS} other publishes came first; publish again")
+
+
+def _ensure_installed(directory: Path, model_id: str) -> None:
+    """Refuse a model that workers could not load."""
+    folder = directory / model_id
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: the model before is not in the directory any more; "
+            "publish it from where it was trained"
+        )
+    found = check_model(folder).manifest.model_id
+    if found != model_id:
+        raise ModelError(f"{folder}: its manifest says model_id {found}; publish it again")
 
 
 def _install(directory: Path, folder: Path) -> str:

@@ -56,6 +56,11 @@ def imported_key(variant: str, user_id: str) -> str:
     return f"st:u:{{{bucket(user_id)}}}:{variant}:{user_id}"
 
 
+def sweep_key(variant: str) -> str:
+    """Return the key of the hash that says where a variant's sweep stands."""
+    return f"st:sweep:{variant}"
+
+
 def forgettable_keys(user_id: str, variants: Iterable[str]) -> list[str]:
     """Return every key that a forgotten user loses: all but the history's, also what was set aside.
 

@@ -29,6 +29,8 @@ class MemoryState:
         fresh_ms: Freshness by partition.
         sequences: Number of the last write of each writer.
         n_writers: How many writers there ever were.
+        sweeps: States of sweeps by variant and server.
+        n_lives: How often it forgot; nothing that it forgets itself.
     """
 
     values: dict[str, bytes] = field(default_factory=dict)
@@ -37,6 +39,13 @@ class MemoryState:
     fresh_ms: dict[Partition, int] = field(default_factory=dict)
     sequences: dict[int, int] = field(default_factory=dict)
     n_writers: int = 0
+    sweeps: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    n_lives: int = 0
+
+    @property
+    def server(self) -> str:
+        """Who holds this: after it forgot, another one."""
+        return f"life-{self.n_lives}"
 
     def copy(self) -> MemoryState:
         """Return what a replica would hold that is up to date now."""
@@ -47,6 +56,7 @@ class MemoryState:
             dict(self.fresh_ms),
             dict(self.sequences),
             self.n_writers,
+            {variant: dict(states) for variant, states in self.sweeps.items()},
         )
 
     def forget(self, since: MemoryState | None = None) -> None:
@@ -54,6 +64,8 @@ class MemoryState:
         then = MemoryState() if since is None else since.copy()
         self.values, self.variants, self.marks = then.values, then.variants, then.marks
         self.fresh_ms, self.sequences = then.fresh_ms, then.sequences
+        self.sweeps = then.sweeps
+        self.n_lives += 1
 
     def write(self, writer: Writer, writes: UserWrites, rows: Sequence[int]) -> WriteOutcome | None:
         """Write every user of `rows` whose stored digest is the expected one.

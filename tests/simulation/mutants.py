@@ -1,4 +1,4 @@
-"""Seven ways to break the guarantees, each a small change of the code, for the length of a block.
+"""Eight ways to break the guarantees, each a small change of the code, for the length of a block.
 
 A simulation that does not catch every one of them proves nothing.
 """
@@ -113,6 +113,11 @@ def one_shard_vouches_for_all():
     return patch.object(SeenMarks, "smallest", lambda self: self._marks[0])
 
 
+def page_claimed_and_dropped():
+    """Whoever claims a page of the sweep folds nobody in."""
+    return patch.object(Updater, "fold_in", lambda *_: Report())
+
+
 MUTANTS = [
     offsets_before_the_write,
     mark_before_its_data,
@@ -121,4 +126,5 @@ MUTANTS = [
     dropped_delivery_report,
     cached_history_merged,
     one_shard_vouches_for_all,
+    page_claimed_and_dropped,
 ]

@@ -403,6 +403,7 @@ def test_keys_are_those_of_the_package(user_id):
         f"{keys.SEQUENCES_OF_BUCKET[keys.bucket_number(user_id)]}WRITER",
         keys.FRESH,
         keys.VARIANTS,
+        keys.sweep_key("rows-2"),
     }
     reserved = {"st:trend:WINDOW"}
     assert written == right | reserved

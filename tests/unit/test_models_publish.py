@@ -7,7 +7,15 @@ import redis
 
 from streamer.errors import ModelError, StoreUnavailable
 from streamer.factors import FoldInParams
-from streamer.models import Pointer, content_id, load_model, publish, read_pointer, write_model
+from streamer.models import (
+    Pointer,
+    content_id,
+    load_model,
+    publish,
+    read_pointer,
+    roll_back,
+    write_model,
+)
 
 
 def write_tiny(folder, seed):
@@ -173,6 +181,54 @@ def test_a_publish_that_was_overtaken_takes_the_next_generation(client, tmp_path
     )
     pointer = publish(overtaken, tmp_path / "models", tmp_path / "1", "default")
     assert pointer == Pointer(mine, 2, other)
+
+
+def publish_two(client, tmp_path):
+    """Return the ids of a model and of the live one after it."""
+    ids = [write_tiny(tmp_path / name, int(name)) for name in "12"]
+    for name in "12":
+        publish(client, tmp_path / "models", tmp_path / name, "default")
+    return ids
+
+
+def test_a_roll_back_raises_the_generation_and_a_second_one_goes_forward(client, tmp_path):
+    first, second = publish_two(client, tmp_path)
+    assert roll_back(client, tmp_path / "models", "default") == Pointer(first, 3, second)
+    assert roll_back(client, tmp_path / "models", "default") == Pointer(second, 4, first)
+    assert read_pointer(client, "default") == Pointer(second, 4, first)
+
+
+def test_without_a_model_before_there_is_no_roll_back(client, tmp_path):
+    with pytest.raises(ModelError, match="no live model yet"):
+        roll_back(client, tmp_path / "models", "default")
+    first = write_tiny(tmp_path / "1", 1)
+    live = publish(client, tmp_path / "models", tmp_path / "1", "default")
+    with pytest.raises(ModelError, match=f"no model was live before {first}"):
+        roll_back(client, tmp_path / "models", "default")
+    assert read_pointer(client, "default") == live
+
+
+def test_a_model_whose_folder_is_gone_or_broken_is_not_rolled_back_to(client, tmp_path):
+    first, second = publish_two(client, tmp_path)
+    folder = tmp_path / "models" / first
+    (folder / "popularity.npy").write_bytes(b"")
+    with pytest.raises(ModelError, match="popularity"):
+        roll_back(client, tmp_path / "models", "default")
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=f"{first}: the model before is not in the directory"):
+        roll_back(client, tmp_path / "models", "default")
+    (tmp_path / "models" / second).rename(folder)
+    with pytest.raises(ModelError, match=f"its manifest says model_id {second}"):
+        roll_back(client, tmp_path / "models", "default")
+    assert read_pointer(client, "default") == Pointer(second, 2, first)
+
+
+def test_of_two_roll_backs_at_the_same_moment_one_is_refused(client, tmp_path):
+    first, second = publish_two(client, tmp_path)
+    overtaken = Overtaken(client, lambda: roll_back(client, tmp_path / "models", "default"))
+    with pytest.raises(ModelError, match="at the same time"):
+        roll_back(overtaken, tmp_path / "models", "default")
+    assert read_pointer(client, "default") == Pointer(first, 3, second)
 
 
 def test_a_redis_that_is_away_is_unavailable(tmp_path, unused_redis_url):
