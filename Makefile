@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test simulate chaos fuzz hostile soak bench bench-parts check format lock clean
+.PHONY: help demo test simulate statistics experiments-cost chaos fuzz hostile soak bench bench-parts check format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,13 @@ fuzz: $(FUZZ_STAMP)  ## the coverage-guided fuzzer on every target, FUZZ_SECONDS
 		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
 		$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
+
+statistics: $(STAMP)  ## 1,000 experiments without a difference, looked at all the time: how many are flagged
+	STATISTICS=full $(BIN)/python -m pytest tests/unit/test_experiments_sequential.py tests/unit/test_experiments_report.py \
+		-n 0 --timeout 1800 --log-cli-level=info $(PYTEST_ARGS)
+
+experiments-cost: $(STAMP)  ## what outcomes and scores of experiments cost a worker and its Redis, an event
+	PYTHONPATH=tests $(BIN)/python -m integration.experiments_cost $(COST_ARGS)
 
 hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real worker, each accounted for
 	$(BIN)/python tests/integration/hostile_run.py --records $(HOSTILE_RECORDS)

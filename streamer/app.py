@@ -11,6 +11,7 @@ from random import Random
 import structlog
 
 from streamer.config import RedisSection, Settings
+from streamer.experiments import Catalog, Counting
 from streamer.factors import FeatureDtype, Learner, load_learner, load_learners
 from streamer.host.garbage import settle
 from streamer.kafka.dead_letters import KafkaDeadLetters
@@ -27,6 +28,7 @@ from streamer.runtime.guards import EXIT_TEMPORARY, Shutdown, Watchdog
 from streamer.runtime.health import HealthServer, health_of
 from streamer.runtime.live_models import LiveModels
 from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
+from streamer.runtime.measuring import Measurer, MeasuringSettings
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
 from streamer.runtime.startup import Startup, ensure_expiry, ensure_topics
@@ -52,11 +54,15 @@ def load_variants(settings: Settings) -> dict[str, Learner]:
         ConfigError: A learner, or the file of experiments, cannot be loaded.
     """
     models = settings.models
-    specs = {models.variant: models.learner}
-    if models.experiments is not None:
-        specs = load_catalog(models.experiments).learners(models.variant, models.learner)
+    specs = _catalog(settings).learners(models.variant, models.learner)
     learners = load_learners(specs.values())
     return {variant: learners[spec] for variant, spec in specs.items()}
+
+
+def _catalog(settings: Settings) -> Catalog:
+    """Return what is being tried; nothing without a file."""
+    file = settings.models.experiments
+    return Catalog.of([], [], []) if file is None else load_catalog(file)
 
 
 def read_live_model(settings: Settings, client: RedisClient) -> LiveModel | None:
@@ -188,6 +194,7 @@ def build_worker(settings: Settings) -> Worker:
         kafka.group_id,
         tombstone_days=settings.redis.tombstone_days,
         expire_after_days=settings.redis.expire_after_days,
+        sums_days=settings.experiments.keep_days,
     )
     source = KafkaSource(
         kafka.client, kafka.bootstrap_servers, kafka.group_id, kafka.topics, kafka.group_protocol
@@ -205,6 +212,13 @@ def build_worker(settings: Settings) -> Worker:
         time.time,
         time.sleep,
         jitter,
+    )
+    updater.measurer = Measurer(
+        Counting(_catalog(settings)),
+        MeasuringSettings(settings.experiments.sample_share, settings.experiments.max_cpu_share),
+        time.thread_time,
+        metrics,
+        log,
     )
     metrics.cache_users.set_function(lambda: updater.n_cached_users)
     loop = WorkerLoop(

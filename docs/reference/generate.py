@@ -134,7 +134,11 @@ def _type(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "object":
         return "table of strings"
     if "format" in schema:
-        return {"path": "path", "password": "string, secret"}[schema["format"]]
+        return {
+            "path": "path",
+            "password": "string, secret",
+            "date-time": "time with an offset",
+        }[schema["format"]]
     return "string, not empty" if schema.get("minLength") else "string"
 
 

@@ -1,10 +1,11 @@
-"""`streamer experiments`: check a file of experiments, and say who is in which cell."""
+"""`streamer experiments`: check a file, say who is in which cell, report, promote, roll back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.cli.experiment_costs import VariantCost, Workload, variant_cost
+from streamer.cli.experiments_promote import promote_command, rollback_command
+from streamer.cli.experiments_report import report_command
 from streamer.cli.plan_costs import COSTS
 from streamer.events.codec import is_id
 from streamer.events.schema import MAX_ID_BYTES
@@ -30,7 +33,15 @@ FILE = click.argument("file", type=click.Path(path_type=Path))
 
 @click.group()
 def command() -> None:
-    """Check a file of experiments, and say who is in which cell. Asks nobody."""
+    """Check experiments, say who is in which cell, report, promote and roll back.
+
+    `check` and `allocate` ask nobody; the others ask Redis.
+    """
+
+
+command.add_command(report_command)
+command.add_command(promote_command)
+command.add_command(rollback_command)
 
 
 @command.command()
@@ -117,6 +128,7 @@ def as_json_object(catalog: Catalog, costs: dict[str, VariantCost]) -> dict[str,
             {
                 "name": experiment.name,
                 "layer": experiment.layer,
+                "start_ms": experiment.start_ms,
                 "cells": [
                     {
                         "name": cell.name,
@@ -133,7 +145,7 @@ def as_json_object(catalog: Catalog, costs: dict[str, VariantCost]) -> dict[str,
 
 
 def _cells_table(experiments: Sequence[Experiment]) -> Table:
-    table = Table("layer", "experiment", "cell", box=None)
+    table = Table("layer", "experiment", "counts from", "cell", box=None)
     table.add_column("users", justify="right")
     table.add_column("slots", overflow="fold")
     table.add_column("sets", overflow="fold")
@@ -143,12 +155,19 @@ def _cells_table(experiments: Sequence[Experiment]) -> Table:
             table.add_row(
                 experiment.layer,
                 experiment.name,
+                _start(experiment),
                 cell.name,
                 f"{cell.share / 100:.2f} %",
                 f"{cell.share:,} of " + ", ".join(map(str, cell.slots)),
                 ", ".join(f"{name} {value}" for name, value in changes.items()) or NOBODY,
             )
     return table
+
+
+def _start(experiment: Experiment) -> str:
+    if experiment.start_ms is None:
+        return NOBODY
+    return f"{datetime.fromtimestamp(experiment.start_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _variants_table(variants: Sequence[Variant], costs: dict[str, VariantCost]) -> Table:

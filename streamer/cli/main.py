@@ -29,7 +29,7 @@ VERBS: Final = {
     "model": "Train, import, check, show, publish and roll back item models.",
     "users": "Import viewers' long-term vectors that were trained elsewhere.",
     "learners": "Show the learners, and check one's own.",
-    "experiments": "Check experiments, and say who is in which cell.",
+    "experiments": "Check experiments, see what they have shown, promote and roll back.",
     "topics": "Create the topics, with the settings the guarantees rely on.",
     "plan": "Say how many workers and how much Redis an audience needs.",
     "config": "Show every effective setting and where it came from.",

@@ -1,6 +1,7 @@
 """The settings of every verb: sections, loading, and where each value came from."""
 
 from streamer.config.sections import (
+    ExperimentsSection,
     FeaturesSection,
     KafkaSection,
     LogSection,
@@ -12,6 +13,7 @@ from streamer.config.sections import (
 from streamer.config.settings import Settings, explain_settings, load_settings
 
 __all__ = [
+    "ExperimentsSection",
     "FeaturesSection",
     "KafkaSection",
     "LogSection",

@@ -188,6 +188,29 @@ class ModelsSection(Section):
     )
 
 
+class ExperimentsSection(Section):
+    """What workers measure for experiments."""
+
+    sample_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of first plays, how many are scored before they are learned; 0 is none",
+    )
+    max_cpu_share: float = Field(
+        0.08,
+        gt=0,
+        le=0.5,
+        description="of a worker's CPU, how much scoring may take; plays beyond it are not scored",
+    )
+    keep_days: float = Field(
+        90.0,
+        ge=1,
+        le=3650,
+        description="how long sums of an experiment stay in Redis after the last write to them",
+    )
+
+
 class FeaturesSection(Section):
     """How vectors are stored."""
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamer.config.sections import (
+    ExperimentsSection,
     FeaturesSection,
     KafkaSection,
     LogSection,
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     redis: RedisSection = RedisSection()
     worker: WorkerSection = WorkerSection()
     models: ModelsSection = ModelsSection()
+    experiments: ExperimentsSection = ExperimentsSection()
     features: FeaturesSection = FeaturesSection()
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()

@@ -20,6 +20,7 @@ from streamer.events.schema import (
     MAX_VALUE_BYTES,
     Event,
     EventType,
+    Kind,
     RejectReason,
     new_tuple,
 )
@@ -27,6 +28,7 @@ from streamer.events.times import parse_event_time
 
 _CONTROL_CHARACTER: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _FORGET: Final = EventType.FORGET
+_PLAY: Final = Kind.PLAY
 _TYPES: Final[dict[str, EventType]] = {str(event_type): event_type for event_type in EventType}
 
 
@@ -73,7 +75,9 @@ def decode_event(value: bytes | None, record_timestamp_ms: int) -> Event:
     ):
         raise RejectedRecord(_why_not_then(event_time_ms, record_timestamp_ms))
     evidence = evidence_of(known_type, payload)
-    return new_tuple(Event, (known_type, user_id, item_id, event_time_ms, evidence))
+    is_play = evidence is not None and evidence[0] is _PLAY
+    duration_s = float(payload["duration_s"]) if is_play else 0.0
+    return new_tuple(Event, (known_type, user_id, item_id, event_time_ms, evidence, duration_s))
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -105,6 +105,7 @@ class Event(NamedTuple):
         item_id: The title, in the same form; None for a `forget`.
         event_time_ms: When, in epoch milliseconds.
         evidence: What enters the history, or None where the event carries no evidence.
+        duration_s: Length of the title, of a qualifying play; else 0.
     """
 
     type: EventType
@@ -112,3 +113,4 @@ class Event(NamedTuple):
     item_id: str | None
     event_time_ms: int
     evidence: Evidence | None
+    duration_s: float

@@ -86,12 +86,14 @@ class Experiment:
         layer: In which a user is in one experiment at most.
         salt: The layer's: layers are independent because their salts differ.
         cells: In the order of the file.
+        start_ms: From when outcomes count, epoch milliseconds, a whole second; None keeps none.
     """
 
     name: str
     layer: str
     salt: str
     cells: tuple[Cell, ...]
+    start_ms: int | None = None
 
 
 def slot_of(user_id: str, salt: str) -> int:

@@ -15,6 +15,14 @@ class Decision(StrEnum):
     NOT_YET = "no decision yet"
 
 
+def decide_less(interval: Interval | None, margin: float = 0.0) -> Decision:
+    """As `decide`, of a metric that is better the smaller it is."""
+    if interval is None:
+        return Decision.NOT_YET
+    turned = Interval(-interval.estimate, -interval.upper, -interval.lower, interval.standard_error)
+    return decide(turned, margin)
+
+
 def decide(interval: Interval | None, margin: float = 0.0) -> Decision:
     """Say what an interval shows; it may be asked at every look, and the first answer stands.
 

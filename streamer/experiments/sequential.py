@@ -41,6 +41,9 @@ LEAST_EFFECTIVE_BUCKETS: Final = 40.0
 """(Σn)² / Σn²: with fewer, some users make up so much of a cell that no error can be estimated."""
 ALPHA: Final = 0.05
 TUNED_TO: Final = 0.01
+TUNED_TO_RELATIVE: Final = 0.05
+LEAST_MEAN: Final = 5.0
+"""Of the control's mean, in its errors, before it is divided by."""
 
 Floats = NDArray[np.float64]
 
@@ -177,6 +180,40 @@ def difference(
         np.stack([control.counts, treatment.counts]), np.stack([control.totals, treatment.totals])
     )
     return _interval(float(means[1] - means[0]), float(np.hypot(*errors)), alpha, tuned_to)
+
+
+def relative_difference(
+    control: BucketSums,
+    treatment: BucketSums,
+    alpha: float = ALPHA,
+    tuned_to: float = TUNED_TO_RELATIVE,
+) -> Interval | None:
+    """Return by which share treatment's mean is above control's; .05 is five percent more.
+
+    For sums that grow with time, such as plays a user: their mean and its error grow alike, while
+    the error of the ratio shrinks, as the theory wants it. By the delta method::
+
+        r = mean_t / mean_c        s² = (s_t² + r² · s_c²) / mean_c²
+
+    Args:
+        control: Sums of the one cell.
+        treatment: Sums of the other one.
+        alpha: Divide it by the number of comparisons, if several of them decide.
+        tuned_to: ρ, a share, fixed beforehand.
+
+    Returns:
+        None while there is too little to say anything: also while control's mean is not yet
+        LEAST_MEAN of its errors above 0, because nobody divides by what may be nothing.
+    """
+    if not (is_enough(control.counts) and is_enough(treatment.counts)):
+        return None
+    (base, mean), (base_error, error) = mean_and_error(
+        np.stack([control.counts, treatment.counts]), np.stack([control.totals, treatment.totals])
+    )
+    if not base > LEAST_MEAN * base_error:
+        return None
+    ratio = float(mean / base)
+    return _interval(ratio - 1, float(np.hypot(error, ratio * base_error) / base), alpha, tuned_to)
 
 
 def paired_difference(

@@ -1,6 +1,7 @@
 """A viewer's history: a bounded, last-writer-wins set of interactions (docs/adr/0001)."""
 
 from streamer.history.batch import HistoryBatch, Interactions
+from streamer.history.changes import Changes, changes, newest_ms
 from streamer.history.codec import decode, encode
 from streamer.history.digest import ABSENT_DIGEST, digests
 from streamer.history.layout import (
@@ -22,9 +23,11 @@ __all__ = [
     "CAPACITIES",
     "GROUPS",
     "N_SLOTS",
+    "Changes",
     "HistoryBatch",
     "Interactions",
     "Outcome",
+    "changes",
     "decode",
     "digests",
     "encode",
@@ -33,6 +36,7 @@ __all__ = [
     "item_keys",
     "kinds",
     "merge",
+    "newest_ms",
     "pack_word",
     "pack_words",
     "values",

@@ -71,15 +71,19 @@ class Interactions:
         item_keys: uint64, shape (n,).
         words: uint64, shape (n,).
         forgotten_before_ms: uint64, shape (n_users,); 0 for users who were not forgotten.
+        durations_s: float64, shape (n,); lengths of the titles of plays, in seconds, which enter
+            no history; None where nobody asks.
     """
 
     rows: NDArray[np.intp]
     item_keys: NDArray[np.uint64]
     words: NDArray[np.uint64]
     forgotten_before_ms: NDArray[np.uint64]
+    durations_s: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         assert self.rows.shape == self.item_keys.shape == self.words.shape
+        assert self.durations_s is None or self.durations_s.shape == self.rows.shape
 
     @classmethod
     def none(cls, n_users: int) -> Interactions:
@@ -97,4 +101,5 @@ class Interactions:
             item_keys=self.item_keys[mine],
             words=self.words[mine],
             forgotten_before_ms=self.forgotten_before_ms[users],
+            durations_s=None if self.durations_s is None else self.durations_s[mine],
         )

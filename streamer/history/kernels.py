@@ -114,6 +114,77 @@ def _merge_one(  # noqa: PLR0913, PLR0917  as above
 
 
 @compiled
+def changes(  # noqa: PLR0913, PLR0917  as above
+    held_keys: NDArray[np.uint64],
+    held_words: NDArray[np.uint64],
+    held_counts: NDArray[np.int64],
+    forgotten_before_ms: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    new_keys: NDArray[np.uint64],
+    new_words: NDArray[np.uint64],
+) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """Apply each user's new entries one at a time; as `merge`, but they come oldest first.
+
+    Returns:
+        Whether each new entry entered (n,), and the word that it replaced, or 0 (n,).
+    """
+    n_users, n_slots = held_words.shape
+    has_changed = np.zeros(len(new_keys), np.bool_)
+    before = np.zeros(len(new_keys), np.uint64)
+    keys = np.empty(n_slots + 1, np.uint64)
+    words = np.empty(n_slots + 1, np.uint64)
+    for user in range(n_users):
+        if starts[user] == starts[user + 1]:
+            continue
+        count = _count_alive(held_words[user, : held_counts[user]], forgotten_before_ms[user])
+        keys[:count] = held_keys[user, :count]
+        words[:count] = held_words[user, :count]
+        for new in range(starts[user], starts[user + 1]):
+            if new_words[new] >> np.uint64(16) > forgotten_before_ms[user]:
+                count, has_changed[new], before[new] = _enter(
+                    keys, words, count, new_keys[new], new_words[new]
+                )
+    return has_changed, before
+
+
+@compiled
+def _enter(
+    keys: NDArray[np.uint64],
+    words: NDArray[np.uint64],
+    count: int,
+    key: np.uint64,
+    word: np.uint64,
+) -> tuple[int, bool, np.uint64]:
+    """Apply one entry to one user's, in any order; return the new count, and as `changes` does."""
+    kind = word & np.uint64(0xFF)
+    group = _GROUP_OF_KIND[kind]
+    nothing = np.uint64(0)
+    mine, oldest, n_in_group, n_newer = -1, -1, 0, 0
+    for slot in range(count):
+        if _GROUP_OF_KIND[words[slot] & np.uint64(0xFF)] != group:
+            continue
+        n_in_group += 1
+        if keys[slot] == key and words[slot] & np.uint64(0xFF) == kind:
+            mine = slot
+        n_newer += _is_above(words[slot], keys[slot], word, key)
+        if oldest < 0 or _is_above(words[oldest], keys[oldest], words[slot], keys[slot]):
+            oldest = slot
+    if mine >= 0:
+        before = words[mine]
+        if before >= word:
+            return count, False, nothing
+        words[mine] = word
+        return count, True, before
+    if n_in_group < _CAPACITIES[group]:
+        keys[count], words[count] = key, word
+        return count + 1, True, nothing
+    if n_newer == n_in_group:
+        return count, False, nothing
+    keys[oldest], words[oldest] = key, word
+    return count, True, nothing
+
+
+@compiled
 def _count_alive(words: NDArray[np.uint64], forgotten_before_ms: np.uint64) -> int:
     count = len(words)
     while count and words[count - 1] >> np.uint64(16) <= forgotten_before_ms:

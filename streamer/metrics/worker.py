@@ -202,6 +202,7 @@ class WorkerMetrics:
         )
         self.model_errors = self._counter("model_errors", "Models that were refused.", "variant")
         self._define_sweep(variants)
+        self._define_measuring(variants)
         for variant in variants:
             self.folds.labels(variant)
             self.fold_rejected.labels(variant, "bound")
@@ -232,6 +233,32 @@ class WorkerMetrics:
             self.sweep_passes.labels(variant)
             self.sweep_progress.labels(variant)
             self.sweep_done.labels(variant)
+
+    def _define_measuring(self, variants: Sequence[str]) -> None:
+        self.prequential_plays = self._counter(
+            "prequential_plays", "Sampled first plays that were scored, then learned.", "variant"
+        )
+        self.prequential_hits = self._counter(
+            "prequential_hits", "Of these, how many were among the variant's top 20.", "variant"
+        )
+        self.prequential_reciprocal_ranks = self._counter(
+            "prequential_reciprocal_ranks", "Of these, the sum of 1 / place.", "variant"
+        )
+        self.prequential_skipped = self._counter(
+            "prequential_skipped", "Sampled first plays beyond the budget of CPU."
+        )
+        self.prequential_seconds = self._counter(
+            "prequential_cpu_seconds", "CPU that scoring used."
+        )
+        self.measuring_failures = self._counter(
+            "measuring_failures", "Batches whose outcomes or scores were lost to an error.", "part"
+        )
+        for variant in variants:
+            self.prequential_plays.labels(variant)
+            self.prequential_hits.labels(variant)
+            self.prequential_reciprocal_ranks.labels(variant)
+        for part in ("outcomes", "prequential"):
+            self.measuring_failures.labels(part)
 
     def set_state(self, state: WorkerState) -> None:
         """Show what the loop is doing."""

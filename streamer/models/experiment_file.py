@@ -6,10 +6,18 @@ Field by field in docs/reference/experiments.md.
 from __future__ import annotations
 
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from streamer.errors import ConfigError
 from streamer.experiments import Catalog, Cell, Experiment, Layer, Parameters, SlotRange, Variant
@@ -21,6 +29,18 @@ Learner = Annotated[
 ]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 SlotText = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}-[0-9]{1,4}$")]
+EARLIEST_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _ensure_start(start: datetime) -> datetime:
+    """Refuse what events cannot be compared with, or what no key can name."""
+    if start.tzinfo is None or start.microsecond or start < EARLIEST_START:
+        msg = "expected a time after 2000 with an offset, in whole seconds: 2026-12-01T06:00:00Z"
+        raise ValueError(msg)
+    return start
+
+
+Start = Annotated[datetime, Field(strict=True), AfterValidator(_ensure_start)]
 Share = Annotated[int, Field(ge=0, le=10_000, strict=True)]
 
 
@@ -64,6 +84,10 @@ class ExperimentPart(Part):
 
     name: str = Field(description="unique in the file")
     layer: str = Field(description="one of `[layers]`")
+    start: Start | None = Field(
+        None,
+        description="from when outcomes count; without it none are kept; another one begins anew",
+    )
     cells: tuple[CellPart, ...] = Field(min_length=1, description="below")
 
 
@@ -120,7 +144,8 @@ def parse_catalog(text: str) -> Catalog:
 def _experiment(part: ExperimentPart, salts: dict[str, str]) -> Experiment:
     # A layer that is not there is the catalog's to refuse; it knows the others.
     cells = tuple(map(_cell, part.cells))
-    return Experiment(part.name, part.layer, salts.get(part.layer, ""), cells)
+    start_ms = None if part.start is None else int(part.start.timestamp()) * 1000
+    return Experiment(part.name, part.layer, salts.get(part.layer, ""), cells, start_ms)
 
 
 def _cell(part: CellPart) -> Cell:

@@ -96,6 +96,7 @@ class Decoder:
         keys: list[int] = []
         times_ms: list[int] = []
         values_and_kinds: list[int] = []
+        durations_s: list[float] = []
         forgotten: dict[int, int] = {}
         applied: Counter[tuple[str, EventType]] = Counter()
         rejected: list[Rejected] = []
@@ -107,7 +108,7 @@ class Decoder:
                 rejected.append(Rejected(record, RejectReason(error.reason)))
                 event_times_ms.append(-1)
                 continue
-            event_type, user_id, item_id, event_time_ms, evidence = event
+            event_type, user_id, item_id, event_time_ms, evidence, duration_s = event
             applied[record.partition.topic, event_type] += 1
             event_times_ms.append(event_time_ms)
             if evidence is not None and item_id is not None:
@@ -116,6 +117,7 @@ class Decoder:
                 times_ms.append(event_time_ms)
                 kind, value = evidence
                 values_and_kinds.append(value << 8 | kind)
+                durations_s.append(duration_s)
             elif event_type is EventType.FORGET:
                 row = row_of_user.setdefault(user_id, len(row_of_user))
                 until_ms = min(_asked_at_ms(record) + MAX_AHEAD_MS, LATEST_EVENT_TIME_MS)
@@ -127,6 +129,7 @@ class Decoder:
             item_keys=np.fromiter(keys, np.uint64, len(keys)),
             words=pack_words(np.array(times_ms, np.uint64), np.array(values_and_kinds, np.uint64)),
             forgotten_before_ms=forgotten_before_ms,
+            durations_s=np.array(durations_s, np.float64),
         )
         return Decoded(
             list(row_of_user), arrived, applied, rejected, np.array(event_times_ms, np.int64)

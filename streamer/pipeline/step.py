@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.errors import LearnerError
 from streamer.events import Kind
+from streamer.experiments import Addition
 from streamer.factors import (
     UNKNOWN_ROW,
     FeatureDtype,
@@ -30,6 +31,7 @@ from streamer.history import (
     ABSENT_DIGEST,
     HistoryBatch,
     Interactions,
+    changes,
     digests,
     encode,
     event_times_ms,
@@ -123,6 +125,8 @@ class UserWrites:
         generations: Of the features of the same variants; stored ones of a higher one stay.
         is_forgotten: bool, shape (n_users,); the features of every variant ever used go first.
         is_tombstone: bool, shape (n_users,); the history holds no entry and may expire.
+        additions: What sums of experiments gain with a user's write, and not without it; in the
+            order of rows, and of users whose histories change alone.
     """
 
     user_ids: Sequence[str]
@@ -132,6 +136,7 @@ class UserWrites:
     generations: Mapping[str, int]
     is_forgotten: NDArray[np.bool_]
     is_tombstone: NDArray[np.bool_]
+    additions: Sequence[Addition] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,6 +256,7 @@ def warm_up(learner: Learner) -> None:
         words=np.array([pack_word(1, 0, Kind.PLAY)], np.uint64),
         forgotten_before_ms=np.zeros(1, np.uint64),
     )
+    changes(HistoryBatch.empty(1), arrived)
     live = LiveModel("default", 0, one_item, learner)
     plan(["nobody"], Known.nothing(1), arrived, [live], FeatureFormat(FeatureDtype.F16, 0))
 

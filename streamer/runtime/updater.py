@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -30,6 +30,7 @@ from streamer.pipeline.step import (
     plan,
 )
 from streamer.runtime.cache import HistoryCache
+from streamer.runtime.measuring import Measurer
 
 MAX_CONFLICT_ROUNDS: Final = 12
 MAX_BACK_OFF_SECONDS: Final = 0.25
@@ -98,6 +99,8 @@ class Updater:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+        self.measurer: Measurer | None = None
+        """Measures what is written for experiments, if anybody asks."""
         self._refolding: Sequence[LiveModel] = ()
         self._to_refold: list[str] = []
         self._n_quarantined = 0
@@ -238,8 +241,12 @@ class Updater:
         started = self._clock()
         feature_format = FeatureFormat(self._dtype, now_ms=int(started * 1000))
         step = plan(user_ids, known, arrived, lives, feature_format)
+        writes = step.writes
+        if self.measurer is not None and len(arrived.rows):
+            additions = self.measurer.measure(user_ids, known, step.after, arrived, lives)
+            writes = replace(writes, additions=additions)
         planned = self._clock()
-        outcome = self._store.write(step.writes)
+        outcome = self._store.write(writes)
         report.seconds["fold_in"] += planned - started
         report.seconds["write"] += self._clock() - planned
         report.n_superseded += outcome.n_superseded

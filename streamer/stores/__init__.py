@@ -9,6 +9,7 @@ from streamer.stores.opening import open_store
 from streamer.stores.reading import read_many, read_values
 from streamer.stores.redis_store import RedisStore
 from streamer.stores.scanning import RedisScan
+from streamer.stores.sums import read_sums
 from streamer.stores.traces import Traces, read_traces
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "open_store",
     "ping",
     "read_many",
+    "read_sums",
     "read_traces",
     "read_values",
     "store_errors",

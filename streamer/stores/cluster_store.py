@@ -31,6 +31,7 @@ from streamer.stores.keys import (
 )
 from streamer.stores.marks import decode_mark, encode_mark
 from streamer.stores.reading import read_many, variants_of
+from streamer.stores.redis_store import DEFAULT_SUMS_DAYS
 from streamer.stores.scripts import Script, load_script
 from streamer.stores.slots import SLOTS
 from streamer.stores.write_call import RowPacker, joined, outcome_of
@@ -53,6 +54,7 @@ class ClusterStore:
         *,
         tombstone_days: float,
         expire_after_days: float = 0.0,
+        sums_days: float = DEFAULT_SUMS_DAYS,
     ) -> None:
         """Keep `client`; nothing is sent yet.
 
@@ -61,11 +63,13 @@ class ClusterStore:
             group_id: The consumer group whose marks and freshness these are.
             tombstone_days: How long a forgotten user's marker stays.
             expire_after_days: Drop users after this inactivity; 0 keeps them.
+            sums_days: How long an experiment's sums stay after the last write to them.
         """
         self._client = client
         self._group_id = group_id
         self._tombstone_ms = int(tombstone_days * DAY_MS)
         self._expire_ms = int(expire_after_days * DAY_MS)
+        self._sums_ms = int(sums_days * DAY_MS)
         writer = uuid4().hex
         self._sequence_keys = [prefix + writer for prefix in SEQUENCES_OF_BUCKET]
         self._acknowledged = [0] * N_BUCKETS
@@ -101,6 +105,7 @@ class ClusterStore:
             len(writes.features),
             self._tombstone_ms,
             self._expire_ms,
+            self._sums_ms,
             packer.generations,
         )
         calls: list[Call] = []

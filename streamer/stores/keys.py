@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 from zlib import crc32
 
+from streamer.experiments import Book
 from streamer.pipeline.records import Partition
 
 N_BUCKETS: Final = 256
@@ -29,6 +30,8 @@ VARIANTS: Final = "st:variants"
 SEQUENCES_OF_BUCKET: Final = tuple(f"st:seq:{{{bucket}}}:" for bucket in _BUCKETS)
 """Before a writer's id: the number of its last acknowledged write into this bucket's shard."""
 SEQUENCES: Final = SEQUENCES_OF_BUCKET[0]
+SUMS_OF_BUCKET: Final = tuple(f"st:sum:{{{bucket}}}:" for bucket in _BUCKETS)
+"""Before ``EXPERIMENT:START_S``: beside the histories that they sum over, in the same slot."""
 
 
 def bucket_number(user_id: str) -> int:
@@ -59,6 +62,11 @@ def imported_key(variant: str, user_id: str) -> str:
 def sweep_key(variant: str) -> str:
     """Return the key of the hash that says where a variant's sweep stands."""
     return f"st:sweep:{variant}"
+
+
+def sums_key(bucket: int, book: Book) -> str:
+    """Return the key of an experiment's sums over the users of a bucket, 0 to 255."""
+    return f"{SUMS_OF_BUCKET[bucket]}{book.experiment}:{book.start_ms // 1000}"
 
 
 def forgettable_keys(user_id: str, variants: Iterable[str]) -> list[str]:

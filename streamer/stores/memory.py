@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +11,14 @@ from streamer.errors import StoreForgot
 from streamer.pipeline.ports import FeatureStore, Mark, MarkMove, WriteOutcome
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
-from streamer.stores.keys import features_key, forgettable_keys, history_key, quarantine_key
+from streamer.stores.keys import (
+    bucket_number,
+    features_key,
+    forgettable_keys,
+    history_key,
+    quarantine_key,
+    sums_key,
+)
 
 T = TypeVar("T")
 _ABSENT = bytes(8)
@@ -29,6 +37,7 @@ class MemoryState:
         fresh_ms: Freshness by partition.
         sequences: Number of the last write of each writer.
         n_writers: How many writers there ever were.
+        sums: Sums of experiments by key and field.
         sweeps: States of sweeps by variant and server.
         n_lives: How often it forgot; nothing that it forgets itself.
     """
@@ -39,6 +48,7 @@ class MemoryState:
     fresh_ms: dict[Partition, int] = field(default_factory=dict)
     sequences: dict[int, int] = field(default_factory=dict)
     n_writers: int = 0
+    sums: dict[str, dict[str, int]] = field(default_factory=dict)
     sweeps: dict[str, dict[str, bytes]] = field(default_factory=dict)
     n_lives: int = 0
 
@@ -56,6 +66,7 @@ class MemoryState:
             dict(self.fresh_ms),
             dict(self.sequences),
             self.n_writers,
+            {key: dict(fields) for key, fields in self.sums.items()},
             {variant: dict(states) for variant, states in self.sweeps.items()},
         )
 
@@ -63,7 +74,7 @@ class MemoryState:
         """Go back to a copy, or to nothing."""
         then = MemoryState() if since is None else since.copy()
         self.values, self.variants, self.marks = then.values, then.variants, then.marks
-        self.fresh_ms, self.sequences = then.fresh_ms, then.sequences
+        self.fresh_ms, self.sequences, self.sums = then.fresh_ms, then.sequences, then.sums
         self.sweeps = then.sweeps
         self.n_lives += 1
 
@@ -104,6 +115,7 @@ class MemoryState:
                 self.values[features] = values[row]
                 n_bytes += len(values[row])
             n_bytes += len(writes.histories[row])
+        self._add(writes, set(rows) - conflicts.keys())
         return WriteOutcome(conflicts, frozenset(), n_superseded, n_quarantined, n_bytes)
 
     def move_marks(
@@ -124,6 +136,13 @@ class MemoryState:
     def set_aside(self, key: str) -> None:
         """Move a broken value away; the first one is the one with something in it to be saved."""
         self.values.setdefault(quarantine_key(key), self.values.pop(key))
+
+    def _add(self, writes: UserWrites, written: AbstractSet[int]) -> None:
+        for row, book, name, amount in writes.additions:
+            if row in written:
+                key = sums_key(bucket_number(writes.user_ids[row]), book)
+                sums = self.sums.setdefault(key, {})
+                sums[name] = sums.get(name, 0) + amount
 
     def _remembers(self, writer: Writer) -> bool:
         return self.sequences.get(writer.number, 0) >= writer.acknowledged

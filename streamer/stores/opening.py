@@ -6,7 +6,7 @@ import redis
 
 from streamer.stores.client import RedisClient
 from streamer.stores.cluster_store import ClusterStore
-from streamer.stores.redis_store import RedisStore
+from streamer.stores.redis_store import DEFAULT_SUMS_DAYS, RedisStore
 
 
 def open_store(
@@ -15,6 +15,7 @@ def open_store(
     *,
     tombstone_days: float,
     expire_after_days: float = 0.0,
+    sums_days: float = DEFAULT_SUMS_DAYS,
 ) -> RedisStore | ClusterStore:
     """Return the store on a client's Redis; nothing is sent yet.
 
@@ -23,11 +24,13 @@ def open_store(
         group_id: The consumer group whose marks and freshness these are.
         tombstone_days: How long a forgotten user's marker stays.
         expire_after_days: Drop users after this inactivity; 0 keeps them.
+        sums_days: How long an experiment's sums stay after the last write to them.
     """
+    days = {
+        "tombstone_days": tombstone_days,
+        "expire_after_days": expire_after_days,
+        "sums_days": sums_days,
+    }
     if isinstance(client, redis.Redis):
-        return RedisStore(
-            client, group_id, tombstone_days=tombstone_days, expire_after_days=expire_after_days
-        )
-    return ClusterStore(
-        client, group_id, tombstone_days=tombstone_days, expire_after_days=expire_after_days
-    )
+        return RedisStore(client, group_id, **days)
+    return ClusterStore(client, group_id, **days)

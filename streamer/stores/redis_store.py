@@ -33,6 +33,7 @@ from streamer.stores.write_call import RowPacker, joined, outcome_of
 MAX_USERS_PER_CALL: Final = 125
 """So that readers wait a millisecond for a call. Calls of 125, 250 and 500 cost the same a user."""
 DAY_MS: Final = 86_400_000
+DEFAULT_SUMS_DAYS: Final = 90.0
 
 
 class RedisStore:
@@ -49,6 +50,7 @@ class RedisStore:
         *,
         tombstone_days: float,
         expire_after_days: float = 0.0,
+        sums_days: float = DEFAULT_SUMS_DAYS,
     ) -> None:
         """Keep `client`; nothing is sent yet.
 
@@ -57,12 +59,14 @@ class RedisStore:
             group_id: The consumer group whose marks and freshness these are.
             tombstone_days: How long a forgotten user's marker stays.
             expire_after_days: Drop users after this inactivity; 0 keeps them.
+            sums_days: How long an experiment's sums stay after the last write to them.
         """
         self._client = client
         self._execute: Callable[..., Any] = client.execute_command
         self._group_id = group_id
         self._tombstone_ms = int(tombstone_days * DAY_MS)
         self._expire_ms = int(expire_after_days * DAY_MS)
+        self._sums_ms = int(sums_days * DAY_MS)
         self._sequence_key = SEQUENCES + uuid4().hex
         self._acknowledged = 0
         self._attempted = 0
@@ -101,6 +105,7 @@ class RedisStore:
             len(writes.features),
             self._tombstone_ms,
             self._expire_ms,
+            self._sums_ms,
             packer.generations,
         )
         answer = self._scripts["write"]([self._sequence_key, *packed.keys], [*head, *packed.args])

@@ -1,11 +1,12 @@
 -- Compare-and-set of many users at once: docs/reference/redis.md.
 --
 -- KEYS  the writer's sequence; the history of each user; the features of each user, one live
---       variant after the other; what forgotten users lose beside that, in order.
--- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never);
+--       variant after the other; what forgotten users lose beside that, in order; sums.
+-- ARGV  acknowledged, attempt, n_users, n_live, tombstone_ms, expire_ms (0: never), sums_ms;
 --       the generation of each live variant, 4 bytes;
 --       expected digests, 8 bytes a user; a byte a user, 1 if the history is a tombstone;
 --       numbers of keys to delete, 2 bytes a user, or '' for none at all;
+--       what sums gain, JSON: how many keys, then user, key, field, amount, ...; or '' for nothing;
 --       the history of each user ('' stays), the features in the order of their keys ('' stay).
 -- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined; or
 -- false, with nothing written, if this Redis has forgotten a write that it had acknowledged.
@@ -20,9 +21,10 @@ if last >= tonumber(ARGV[2]) then return false end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', 86400000)
 
 local n_users, n_live = tonumber(ARGV[3]), tonumber(ARGV[4])
-local tombstone_ms, expire_ms = ARGV[5], ARGV[6]
+local tombstone_ms, expire_ms, sums_ms = ARGV[5], ARGV[6], ARGV[7]
 local conflicts, n_superseded, n_quarantined = {}, 0, 0
-local digests, tombstones, doomed_counts = ARGV[8], ARGV[9], ARGV[10]
+local digests, tombstones, doomed_counts, additions = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local is_unwritten = {}
 local next_doomed = n_users * (1 + n_live) + 2
 
 local function set(key, value, ttl_ms)
@@ -69,15 +71,16 @@ local function ttl_of_features(history_key, history)
 end
 
 local generation_of = {}
-for live = 1, n_live do generation_of[live] = struct.unpack('<I4', ARGV[7], 4 * live - 3) end
+for live = 1, n_live do generation_of[live] = struct.unpack('<I4', ARGV[8], 4 * live - 3) end
 
 for row = 0, n_users - 1 do
-  local history_key, history = KEYS[row + 2], ARGV[row + 11]
+  local history_key, history = KEYS[row + 2], ARGV[row + 13]
   local n_doomed = 0
   if doomed_counts ~= '' then n_doomed = struct.unpack('<I2', doomed_counts, 2 * row + 1) end
   if stored_digest(history_key) ~= string.sub(digests, 8 * row + 1, 8 * row + 8) then
     local stored = redis.pcall('GET', history_key)
     if type(stored) == 'table' then stored = 0 end
+    is_unwritten[row] = true
     conflicts[#conflicts + 1] = row
     conflicts[#conflicts + 1] = stored
   else
@@ -90,7 +93,7 @@ for row = 0, n_users - 1 do
     end
     local ttl_ms
     for live = 1, n_live do
-      local features = ARGV[live * n_users + row + 11]
+      local features = ARGV[live * n_users + row + 13]
       if features ~= '' then
         ttl_ms = ttl_ms or ttl_of_features(history_key, history)
         set_features(KEYS[live * n_users + row + 2], features, generation_of[live], ttl_ms)
@@ -98,5 +101,27 @@ for row = 0, n_users - 1 do
     end
   end
   next_doomed = next_doomed + n_doomed
+end
+
+-- Sums of experiments gain with a user's history, in this same call, or not at all: ADR 0008. A key
+-- that holds something else must harm no history, so its error is dropped.
+if additions ~= '' then
+  local flat, gained = cjson.decode(additions), {}
+  local first_key = #KEYS - flat[1] + 1
+  for at = 2, #flat, 4 do
+    if not is_unwritten[flat[at]] then
+      local fields = gained[flat[at + 1]] or {}
+      gained[flat[at + 1]] = fields
+      fields[flat[at + 2]] = (fields[flat[at + 2]] or 0) + flat[at + 3]
+    end
+  end
+  for key, fields in pairs(gained) do
+    local is_sum = false
+    for field, amount in pairs(fields) do
+      local sum = redis.pcall('HINCRBY', KEYS[first_key + key], field, string.format('%.0f', amount))
+      is_sum = is_sum or type(sum) == 'number'
+    end
+    if is_sum then redis.call('PEXPIRE', KEYS[first_key + key], sums_ms) end
+  end
 end
 return {conflicts, n_superseded, n_quarantined}

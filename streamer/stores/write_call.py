@@ -7,7 +7,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
+from streamer.experiments import Addition
 from streamer.pipeline.ports import WriteOutcome
 from streamer.pipeline.step import UserWrites
 from streamer.stores.keys import (
@@ -15,6 +17,7 @@ from streamer.stores.keys import (
     HISTORIES_OF_BUCKET,
     bucket_number,
     forgettable_keys,
+    sums_key,
 )
 
 
@@ -58,6 +61,9 @@ class RowPacker:
         self._digests = writes.expected_digests.astype("<u8", copy=False).tobytes()
         self._tombstones = writes.is_tombstone.tobytes()
         self._forgotten = frozenset(np.flatnonzero(writes.is_forgotten).tolist())
+        self._additions: dict[int, list[Addition]] = {}
+        for addition in writes.additions:
+            self._additions.setdefault(addition.row, []).append(addition)
 
     def is_any_forgotten(self, rows: Sequence[int]) -> bool:
         """Whether `pack` needs every variant ever used."""
@@ -84,7 +90,22 @@ class RowPacker:
             ]
             n_doomed = np.array(list(map(len, lost)), "<u2").tobytes()
             keys += chain.from_iterable(lost)
-        return PackedRows(keys, [digests, tombstones, n_doomed, *values], sum(map(len, values)))
+        sums_keys, additions = self._pack_additions(rows)
+        keys += sums_keys
+        args = [digests, tombstones, n_doomed, additions, *values]
+        return PackedRows(keys, args, sum(map(len, values)))
+
+    def _pack_additions(self, rows: Sequence[int]) -> tuple[list[str], bytes]:
+        """Return the keys of the sums, and JSON: their number, then place, key, field, amount."""
+        if not self._additions:
+            return [], b""
+        keys: dict[str, int] = {}
+        flat: list[int | str] = []
+        for place, row in enumerate(rows):
+            for _, book, field, amount in self._additions.get(row, ()):
+                key = sums_key(self.buckets[row], book)
+                flat += (place, keys.setdefault(key, len(keys)), field, amount)
+        return list(keys), orjson.dumps([len(keys), *flat]) if keys else b""
 
     def rows_by_bucket(self) -> dict[int, list[int]]:
         """Return the rows of each bucket's users, in their order."""

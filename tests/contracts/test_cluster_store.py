@@ -29,7 +29,14 @@ from streamer.errors import ConfigError, StoreForgot, StoreUnavailable
 from streamer.host.ports import LOOPBACK, free_ports
 from streamer.models import read_pointer
 from streamer.pipeline.ports import Mark, MarkMove
-from streamer.stores import ClusterStore, RedisStore, cluster_exchange, connect, ping
+from streamer.stores import (
+    ClusterStore,
+    RedisStore,
+    cluster_exchange,
+    connect,
+    ping,
+    read_sums,
+)
 from streamer.stores.keys import bucket_number
 from streamer.stores.slots import SLOTS
 
@@ -59,6 +66,9 @@ class ClusterBench:
 
     def use_variant(self, variant):
         self.client.execute_command("SADD", "st:variants", variant)
+
+    def sums(self, book):
+        return read_sums(self.client, book)
 
     def fresh_ms(self):
         return {partition: self.fresh_ms_of(partition) for partition in (P0, P1)}

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -18,12 +19,13 @@ from waiting import eventually
 
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
+from streamer.experiments import Addition, Book
 from streamer.host.ports import LOOPBACK, free_ports
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
 from streamer.pipeline.step import UserWrites
-from streamer.stores import MemoryStore, RedisStore, connect
-from streamer.stores.keys import MARKS, quarantine_key
+from streamer.stores import MemoryStore, RedisStore, connect, read_sums
+from streamer.stores.keys import MARKS, N_BUCKETS, quarantine_key, sums_key
 
 ABSENT = 0
 NOON_MS = 1_763_900_000_000
@@ -77,6 +79,21 @@ def user_writes(*rows, generation=1, variant="default"):
         is_forgotten=np.array([row.is_forgotten for row in rows], bool),
         is_tombstone=np.array([row.is_tombstone for row in rows], bool),
     )
+
+
+MEMORY, ROWS = Book("memory", NOON_MS), Book("rows-2", NOON_MS - DAY_MS)
+
+
+def adding(writes, *additions):
+    return replace(writes, additions=[Addition(*each) for each in additions])
+
+
+def summed(sums):
+    """Return the sums over all buckets, of the fields that are there."""
+    total = Counter()
+    for fields in sums:
+        total.update(fields)
+    return dict(total)
 
 
 def watched(*titles, forgotten_before_ms=0):
@@ -326,6 +343,47 @@ class FeatureStoreContract:
         assert outcome.conflicts == {0: watched("z").to_bytes()}
         assert bench.value(oracle.features_key("ann", "default")) == features_of(before)
 
+    def test_sums_gain_with_the_histories_they_are_of_in_each_users_bucket(self, bench):
+        state = watched("x")
+        users = [f"viewer-{number}" for number in range(300)]
+        rows = [Row(user, ABSENT, state.to_bytes()) for user in users]
+        additions = [(row, MEMORY, "a/plays", 1 + row) for row in range(300)]
+        additions += [(7, MEMORY, "b/thumbs_up", -2), (7, ROWS, "a/plays", 2**45)]
+        bench.store.write(adding(user_writes(*rows), *sorted(additions)))
+        wanted = [{} for _ in range(N_BUCKETS)]
+        for row, user in enumerate(users):
+            sums = wanted[int(oracle.bucket(user), 16)]
+            sums["a/plays"] = sums.get("a/plays", 0) + 1 + row
+        wanted[int(oracle.bucket(users[7]), 16)]["b/thumbs_up"] = -2
+        assert bench.sums(MEMORY) == wanted
+        assert summed(bench.sums(ROWS)) == {"a/plays": 2**45}
+        assert summed(bench.sums(MEMORY._replace(start_ms=NOON_MS + 1000))) == {}
+
+    def test_a_conflict_adds_nothing_and_what_is_written_beside_it_does(self, bench):
+        state, newer = watched("x"), watched("x", "y")
+        bench.put(oracle.history_key("ann"), watched("z").to_bytes())
+        rows = [Row("ann", state.digest, newer.to_bytes()), Row("ben", ABSENT, newer.to_bytes())]
+        additions = [(0, MEMORY, "a/plays", 1), (1, MEMORY, "a/plays", 10)]
+        bench.store.write(adding(user_writes(*rows), *additions))
+        assert summed(bench.sums(MEMORY)) == {"a/plays": 10}
+        bench.store.write(adding(user_writes(*rows), *additions))  # as after a lost answer
+        assert summed(bench.sums(MEMORY)) == {"a/plays": 10}
+
+    def test_sums_are_forgotten_and_remembered_together_with_histories(self, bench):
+        first, second = watched("x"), watched("x", "y")
+        plays = [(0, MEMORY, "a/plays", 1)]
+        bench.store.write(adding(user_writes(Row("ann", ABSENT, first.to_bytes())), *plays))
+        forget_the_rest = bench.copy()
+        again = adding(user_writes(Row("ann", first.digest, second.to_bytes())), *plays)
+        bench.store.write(again)
+        assert summed(bench.sums(MEMORY)) == {"a/plays": 2}
+        forget_the_rest()
+        with pytest.raises(StoreForgot):
+            bench.store.write(again)
+        assert summed(bench.sums(MEMORY)) == {"a/plays": 1}
+        bench.store.write(again)
+        assert summed(bench.sums(MEMORY)) == {"a/plays": 2}
+
     @pytest.mark.parametrize("name", BROKEN_VALUES)
     @pytest.mark.parametrize("expected", [ABSENT, 99])
     def test_a_broken_or_unknown_value_is_a_conflict_and_stays(self, bench, name, expected):
@@ -490,6 +548,11 @@ class MemoryBench:
     def use_variant(self, variant):
         self.store.state.variants.add(variant)
 
+    def sums(self, book):
+        return [
+            self.store.state.sums.get(sums_key(bucket, book), {}) for bucket in range(N_BUCKETS)
+        ]
+
     def fresh_ms(self):
         return self.store.fresh_ms
 
@@ -532,6 +595,9 @@ class RedisBench:
 
     def use_variant(self, variant):
         self.client.sadd("st:variants", variant)
+
+    def sums(self, book):
+        return read_sums(self.client, book)
 
     def fresh_ms(self):
         return {

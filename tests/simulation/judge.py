@@ -1,10 +1,13 @@
 """What must hold at every step, and what must be there in the end."""
 
 import struct
+from collections import Counter
 
 import numpy as np
 import oracle
+from outcome_oracle import latest
 from simulation.broker import verdict_of
+from simulation.worker import START_MS
 
 from streamer.factors import decode_features
 from streamer.history import decode
@@ -104,6 +107,32 @@ class Judge:
             ensure(self._world.state.marks[partition].next_offset == end, partition, "mark")
             self._ensure_reflected(partition, end, "in the end")
         self._ensure_features(found)
+        self._ensure_sums(broker.verdicts)
+
+    def _ensure_sums(self, verdicts):
+        """Users count once, and thumbs as they stand; in any order, whatever came again."""
+        of_user = {}
+        for accepted in filter(None, verdicts):
+            of_user.setdefault(accepted.user_id, []).append(accepted)
+        wanted, n_uncertain = Counter(), Counter()
+        for user_id, events in of_user.items():
+            bucket, (state,) = oracle.bucket(user_id), oracle.replay(events).values()
+            wanted[bucket, "users"] += latest(state) >= START_MS
+            thumbs = [each for each in events if "thumb" in each.type]
+            n_titles = len({each.interaction.item_key for each in thumbs})
+            is_whole = not state.forgotten_before_ms and n_titles <= CAPACITY[oracle.THUMB][1]
+            n_uncertain[bucket] += not is_whole
+            for entry in state.entries.values():
+                if entry.kind == oracle.THUMB and entry.event_time_ms >= START_MS:
+                    wanted[bucket, {2: "thumbs_up", 1: "thumbs_down", 0: ""}[entry.value]] += 1
+        for user_id in of_user:
+            bucket = oracle.bucket(user_id)
+            key = f"st:sum:{{{bucket}}}:all:{START_MS // 1000}"
+            sums = self._world.state.sums.get(key, {})
+            names = ["users"] if n_uncertain[bucket] else ["users", "thumbs_up", "thumbs_down"]
+            for name in names:
+                found = sums.get(f"everybody/{name}", 0)
+                ensure(found == wanted[bucket, name], key, name, found, wanted[bucket, name])
 
     def _ensure_features(self, histories):
         live = self._world.live

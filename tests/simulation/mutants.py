@@ -1,4 +1,4 @@
-"""Eight ways to break the guarantees, each a small change of the code, for the length of a block.
+"""Ten ways to break the guarantees, each a small change of the code, for the length of a block.
 
 A simulation that does not catch every one of them proves nothing.
 """
@@ -6,7 +6,11 @@ A simulation that does not catch every one of them proves nothing.
 from contextlib import contextmanager
 from unittest.mock import patch
 
+import numpy as np
+
 from streamer.errors import TransientError
+from streamer.history import Changes
+from streamer.runtime import measuring
 from streamer.runtime.loop import WorkerLoop
 from streamer.runtime.retrying import Retrying
 from streamer.runtime.updater import Report, Updater
@@ -118,7 +122,29 @@ def page_claimed_and_dropped():
     return patch.object(Updater, "fold_in", lambda *_: Report())
 
 
+def counted_without_its_write():
+    """Sums gain although the history met a conflict."""
+    add = memory.MemoryState._add
+
+    def mutant(self, writes, written):
+        add(self, writes, set(range(len(writes.user_ids))))
+
+    return patch.object(memory.MemoryState, "_add", mutant)
+
+
+def whatever_arrives_counts():
+    """Each arrival is a step, as it is for who counts the log."""
+
+    def mutant(_, arrived):
+        n = len(arrived.rows)
+        return Changes(np.ones(n, bool), np.zeros(n, np.uint64))
+
+    return patch.object(measuring, "changes", mutant)
+
+
 MUTANTS = [
+    counted_without_its_write,
+    whatever_arrives_counts,
     offsets_before_the_write,
     mark_before_its_data,
     skipped_retry,

@@ -26,6 +26,10 @@ class Shards:
         return ChainMap(*(shard.values for shard in self.shards))
 
     @property
+    def sums(self):
+        return ChainMap(*(shard.sums for shard in self.shards))
+
+    @property
     def marks(self):
         """What all shards together vouch for, where they do."""
         partitions = set().union(*(shard.marks for shard in self.shards))

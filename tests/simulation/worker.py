@@ -5,17 +5,36 @@ from simulation.broker import SimLetters, SimSource
 from simulation.scheduler import Crash
 from simulation.store import SimScan, SimStore
 
+from streamer.experiments import Counting
 from streamer.factors import FeatureDtype
 from streamer.metrics import WorkerMetrics
+from streamer.models.experiment_file import parse_catalog
 from streamer.runtime.cache import HistoryCache
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
+from streamer.runtime.measuring import Measurer, MeasuringSettings
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
 from streamer.runtime.sweeper import Sweeper
 from streamer.runtime.updater import Updater
 
 DRAIN_SECONDS = 2.0
+START_MS = 1_763_900_005_000  # some seconds after the first event
+EXPERIMENT = """
+[layers.all]
+salt = "all"
+parameters = []
+
+[[experiments]]
+name = "all"
+layer = "all"
+start = 2025-11-23T12:13:25Z
+
+[[experiments.cells]]
+name = "everybody"
+share = 10_000
+slots = ["0-9999"]
+"""
 CACHE_USERS = 4  # of more viewers than that: some are always read again
 SWEEP_SHARE = 0.5
 PATROL_SECONDS = 20.0
@@ -52,6 +71,13 @@ class SimWorker:
             scheduler.time,
             scheduler.sleep,
             world.random,
+        )
+        updater.measurer = Measurer(
+            Counting(parse_catalog(EXPERIMENT)),
+            MeasuringSettings(0.0, 0.1),
+            lambda: 0.0,
+            self._metrics,
+            LOG,
         )
         self.loop = WorkerLoop(
             LoopParts(

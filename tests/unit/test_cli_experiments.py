@@ -24,7 +24,14 @@ def run(*arguments, exit_code=0, **options):
 
 def test_check_shows_every_cell_and_variant():
     output = run("check", EXAMPLE)
-    for word in ("memory", "control", "5.00 %", "500 of 2500-4999", "variant long-memory"):
+    for word in (
+        "memory",
+        "control",
+        "5.00 %",
+        "500 of 2500-4999",
+        "variant long-memory",
+        "2026-12-01",
+    ):
         assert word in output
     cost = variant_cost(Variant("long-memory"), Workload())
     assert f"{cost.redis_bytes_per_user}" in output

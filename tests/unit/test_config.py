@@ -111,7 +111,7 @@ def test_settings_do_not_change_after_loading():
 def test_an_unknown_section_of_the_file_is_refused(written):
     path = written("[kafak]\ngroup_id = 'g'")
     message = refusal(path)
-    assert message.startswith(f"{path}: [kafak] is not a setting; known: features, kafka, ")
+    assert message.startswith(f"{path}: [kafak] is not a setting; known: experiments, features, ")
 
 
 def test_an_unknown_name_of_the_file_is_refused_with_its_sections_names(written):
@@ -125,7 +125,7 @@ def test_an_unknown_name_of_the_file_is_refused_with_its_sections_names(written)
 def test_an_unknown_section_of_the_environment_is_refused():
     message = refusal(STREAMER__KAFAK__GROUP_ID="g")
     assert message.startswith("STREAMER__KAFAK")
-    assert "is not a setting; known: features, kafka, log, metrics" in message
+    assert "is not a setting; known: experiments, features, kafka, log, metrics" in message
 
 
 def test_an_unknown_name_of_the_environment_is_refused():

@@ -44,6 +44,7 @@ from streamer.events import (
     Thumb,
     decode_event,
 )
+from streamer.experiments import Book
 from streamer.factors import LEARNER_FAULTS, FeatureDtype, RecencyFoldIn, features, imported
 from streamer.factors.blend import blend
 from streamer.factors.sgd_replay import SgdReplay
@@ -385,6 +386,7 @@ def test_keys_are_those_of_the_package(user_id):
     told = {bare(row[0]) for row in table(REDIS, "key", "type", "value")}
     tag = f"{{{zlib.crc32(user_id.encode()) % 256:02x}}}"
     names = {"{B}": tag, "VARIANT": "rows-2", "USER": user_id}
+    names |= {"EXPERIMENT": "memory", "START_S": "1764568800"}
     written = set()
     for template in told:
         pattern = "|".join(map(re.escape, names))
@@ -404,6 +406,7 @@ def test_keys_are_those_of_the_package(user_id):
         keys.FRESH,
         keys.VARIANTS,
         keys.sweep_key("rows-2"),
+        keys.sums_key(keys.bucket_number(user_id), Book("memory", 1_764_568_800_000)),
     }
     reserved = {"st:trend:WINDOW"}
     assert written == right | reserved

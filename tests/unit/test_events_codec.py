@@ -211,6 +211,7 @@ def test_an_events_fields_are_read():
         "title-501",
         1_764_000_000_123,
         (Kind.PLAY, 174),
+        3120.0,
     )
 
 
