@@ -32,9 +32,10 @@ FoldIn = Callable[[Sequence[str], Sequence[bytes | None], LiveModel], Report]
 
 PAGE_SECONDS: Final = 0.005
 """What a page should take: an event waits no longer for it."""
-MIN_KEYS: Final = 20
+MIN_KEYS: Final = 100
+"""Some fifty users: a page has six round trips, which on a busy machine alone take its time."""
 MAX_KEYS: Final = 1000
-FIRST_KEYS: Final = 100
+FIRST_KEYS: Final = 250
 LOOK_SECONDS: Final = 30.0
 """Between looks at a sweep that is done, or is somebody else's: a server may be another by then."""
 PATROL_SECONDS: Final = 86_400.0
