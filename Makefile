@@ -47,7 +47,7 @@ statistics: $(STAMP)  ## 1,000 experiments without a difference, looked at all t
 		-n 0 --timeout 1800 --log-cli-level=info $(PYTEST_ARGS)
 
 experiments-cost: $(STAMP)  ## what outcomes and scores of experiments cost a worker and its Redis, an event
-	PYTHONPATH=tests $(BIN)/python -m integration.experiments_cost $(COST_ARGS)
+	OPENBLAS_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m integration.experiments_cost $(COST_ARGS)
 
 hostile: $(STAMP)  ## HOSTILE_RECORDS=1000000 mutated records through a real worker, each accounted for
 	$(BIN)/python tests/integration/hostile_run.py --records $(HOSTILE_RECORDS)

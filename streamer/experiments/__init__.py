@@ -14,14 +14,14 @@ from streamer.experiments.allocation import (
 )
 from streamer.experiments.assignments import Assignment, Assignments
 from streamer.experiments.catalog import Catalog, Layer, Variant
-from streamer.experiments.counting import Addition, Arrival, Book, Counting, Sum
+from streamer.experiments.counting import Additions, Arrival, Book, Counting, Sum
 from streamer.experiments.decision import Decision, decide
 from streamer.experiments.sequential import BucketSums, Interval, difference, paired_difference
 
 __all__ = [
     "N_SLOTS",
     "UNALLOCATED",
-    "Addition",
+    "Additions",
     "Arrival",
     "Assignment",
     "Assignments",

@@ -19,7 +19,7 @@ counts when their history first tells of a time after the experiment's start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -71,20 +71,53 @@ class Book(NamedTuple):
     start_ms: int
 
 
-class Addition(NamedTuple):
-    """What one sum gains by one user's write.
+@dataclass(frozen=True, slots=True, eq=False)
+class Additions:
+    """What sums gain by users' writes, as columns: there are several for every event.
 
     Attributes:
-        row: The user, in the batch.
-        book: Whose sums.
-        field: Which of them, ``CELL/SUM`` or ``CELL/VARIANT/SCORE``.
-        amount: A whole number, also negative.
+        rows: intp, shape (n,); whose, rows of the batch.
+        books: The experiments.
+        book_of: int64, shape (n,); which of `books`.
+        fields: Names, ``CELL/SUM`` or ``CELL/VARIANT/SCORE``.
+        field_of: int64, shape (n,); which of `fields`.
+        amounts: int64, shape (n,); whole numbers, also negative.
     """
 
-    row: int
-    book: Book
-    field: str
-    amount: int
+    rows: Rows
+    books: tuple[Book, ...]
+    book_of: Ints
+    fields: tuple[str, ...]
+    field_of: Ints
+    amounts: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def none(cls) -> Additions:
+        """Return nothing."""
+        nothing = np.zeros(0, np.int64)
+        return cls(np.zeros(0, np.intp), (), nothing, (), nothing, nothing)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Additions]) -> Additions:
+        """Return all of several."""
+        some = [part for part in parts if len(part)]
+        if not some:
+            return cls.none()
+        if len(some) == 1:
+            return some[0]
+        first_books = np.cumsum([0, *(len(part.books) for part in some)]).tolist()
+        first_fields = np.cumsum([0, *(len(part.fields) for part in some)]).tolist()
+        return cls(
+            np.concatenate([part.rows for part in some]),
+            tuple(book for part in some for book in part.books),
+            np.concatenate([p.book_of + n for p, n in zip(some, first_books, strict=False)]),
+            tuple(field for part in some for field in part.fields),
+            np.concatenate([p.field_of + n for p, n in zip(some, first_fields, strict=False)]),
+            np.concatenate([part.amounts for part in some]),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,9 +162,9 @@ class Counting:
         """Build each experiment's table of slots, some 80 kB each."""
         self.tables = [CellTable(each) for each in catalog.experiments if each.start_ms is not None]
 
-    def additions(self, arrival: Arrival) -> list[Addition]:
-        """Return what the users' writes add to outcomes, in the order of rows."""
-        found: list[Addition] = []
+    def additions(self, arrival: Arrival) -> Additions:
+        """Return what the users' writes add to outcomes."""
+        found: list[Additions] = []
         for table in self.tables:
             gains = gains_since(table.book.start_ms, arrival)
             touched = np.flatnonzero(gains.any(axis=1))
@@ -139,13 +172,14 @@ class Counting:
                 continue
             cells = table.cells_of([arrival.user_ids[row] for row in touched.tolist()])
             is_in = cells != UNALLOCATED
-            found += _named(table, touched[is_in], cells[is_in], gains[touched[is_in]], tuple(Sum))
-        return in_order(found)
+            rows = touched[is_in]
+            found.append(_named(table, rows, cells[is_in], gains[rows], tuple(Sum)))
+        return Additions.joined(found)
 
     def scores(
         self, user_ids: Sequence[str], rows: Rows, times_ms: Ints, scores: Mapping[str, Ints]
-    ) -> list[Addition]:
-        """Return what plays that were scored before they were learned add, in the order of rows.
+    ) -> Additions:
+        """Return what plays that were scored before they were learned add.
 
         Args:
             user_ids: Of the batch.
@@ -153,14 +187,14 @@ class Counting:
             times_ms: Of the plays, shape (n,).
             scores: By variant, shape (n, n_scores), in the order of `Score`.
         """
-        found: list[Addition] = []
+        found: list[Additions] = []
         for table in self.tables:
             cells = table.cells_of([user_ids[row] for row in rows.tolist()])
             is_in = (cells != UNALLOCATED) & (times_ms >= table.book.start_ms)
             for variant, gains in scores.items():
                 sums = [f"{variant}/{each}" for each in Score]
-                found += _named(table, rows[is_in], cells[is_in], gains[is_in], sums)
-        return in_order(found)
+                found.append(_named(table, rows[is_in], cells[is_in], gains[is_in], sums))
+        return Additions.joined(found)
 
 
 def score_gains(places: Ints, hit_at: int) -> Ints:
@@ -185,10 +219,10 @@ def gains_since(start_ms: int, arrival: Arrival) -> Ints:
     before = np.where(event_times_ms(before) >= start_ms, before, np.uint64(0))
     durations_s = arrival.arrived.durations_s
     lengths_s = np.zeros(len(steps)) if durations_s is None else durations_s[steps]
+    rows = arrival.arrived.rows[steps]
     of_steps = step_gains(words, before, np.minimum(lengths_s, MAX_DURATION_S))
     for column, gained in enumerate(of_steps, 1):
-        is_some = gained != 0
-        np.add.at(gains[:, column], arrival.arrived.rows[steps[is_some]], gained[is_some])
+        gains[:, column] = np.bincount(rows, gained, n_users)  # exact below 2^53
     return gains
 
 
@@ -216,11 +250,6 @@ def step_gains(
     return plays, progress, watched_ms, *thumbs
 
 
-def in_order(additions: Iterable[Addition]) -> list[Addition]:
-    """Return them in the order of rows."""
-    return sorted(additions, key=lambda each: each.row)
-
-
 def _is(found: Ints, value: int) -> Ints:
     is_value: Ints = (found == value).astype(np.int64)
     return is_value
@@ -228,18 +257,14 @@ def _is(found: Ints, value: int) -> Ints:
 
 def _named(
     table: CellTable, rows: Rows, cells: Ints, gains: Ints, sums: Sequence[str]
-) -> list[Addition]:
+) -> Additions:
     """Return the additions of some users of one experiment, those that are not 0."""
-    names = [[f"{cell}/{each}" for each in sums] for cell in table.names]
     places, columns = np.nonzero(gains)
-    listed = zip(
-        rows[places].tolist(),
-        cells[places].tolist(),
-        columns.tolist(),
-        gains[places, columns].tolist(),
-        strict=True,
+    return Additions(
+        rows[places],
+        (table.book,),
+        np.zeros(len(places), np.int64),
+        tuple(f"{cell}/{each}" for cell in table.names for each in sums),
+        cells[places] * len(sums) + columns,
+        gains[places, columns],
     )
-    return [
-        Addition(row, table.book, names[cell][column], amount)
-        for row, cell, column, amount in listed
-    ]

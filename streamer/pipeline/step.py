@@ -7,7 +7,7 @@ is what makes a conflict, a lost reply and a replay the same simple case.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.errors import LearnerError
 from streamer.events import Kind
-from streamer.experiments import Addition
+from streamer.experiments import Additions
 from streamer.factors import (
     UNKNOWN_ROW,
     FeatureDtype,
@@ -125,8 +125,8 @@ class UserWrites:
         generations: Of the features of the same variants; stored ones of a higher one stay.
         is_forgotten: bool, shape (n_users,); the features of every variant ever used go first.
         is_tombstone: bool, shape (n_users,); the history holds no entry and may expire.
-        additions: What sums of experiments gain with a user's write, and not without it; in the
-            order of rows, and of users whose histories change alone.
+        additions: What sums of experiments gain with a user's write, and not without it; of users
+            whose histories change alone.
     """
 
     user_ids: Sequence[str]
@@ -136,7 +136,7 @@ class UserWrites:
     generations: Mapping[str, int]
     is_forgotten: NDArray[np.bool_]
     is_tombstone: NDArray[np.bool_]
-    additions: Sequence[Addition] = ()
+    additions: Additions = field(default_factory=Additions.none)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,8 @@ from typing import Final, Literal, TypeVar
 
 import structlog
 
-from streamer.experiments import Addition, Arrival, Counting
-from streamer.experiments.counting import MILLION, in_order, score_gains
+from streamer.experiments import Additions, Arrival, Counting
+from streamer.experiments.counting import MILLION, score_gains
 from streamer.history import Changes, Interactions, changes, newest_ms
 from streamer.metrics import WorkerMetrics
 from streamer.pipeline.prequential import (
@@ -106,7 +106,7 @@ class Measurer:
         after: Known,
         arrived: Interactions,
         lives: Sequence[LiveModel],
-    ) -> list[Addition]:
+    ) -> Additions:
         """Return what the sums gain if these users are written; raises nothing.
 
         Args:
@@ -117,18 +117,18 @@ class Measurer:
             lives: The variants in service.
         """
         if not len(arrived.rows) and not arrived.forgotten_before_ms.any():
-            return []
+            return Additions.none()
         changed = self._guarded("outcomes", lambda: changes(known.histories, arrived))
         if changed is None:
-            return []
+            return Additions.none()
         arrival = Arrival(
             user_ids, arrived, changed, newest_ms(known.histories), newest_ms(after.histories)
         )
-        counted = self._guarded("outcomes", lambda: self._counting.additions(arrival)) or []
+        counted = self._guarded("outcomes", lambda: self._counting.additions(arrival))
         scored = self._guarded(
             "prequential", lambda: self._score(user_ids, known, arrived, changed, lives)
         )
-        return in_order(counted + scored) if scored else counted
+        return Additions.joined([each for each in (counted, scored) if each is not None])
 
     def _score(
         self,
@@ -137,9 +137,9 @@ class Measurer:
         arrived: Interactions,
         changed: Changes,
         lives: Sequence[LiveModel],
-    ) -> list[Addition]:
+    ) -> Additions:
         if not lives or not self._sample_share:
-            return []
+            return Additions.none()
         has_budget = self._budget.has_some()
         try:
             n_scores = sum(live.model.n_items for live in lives)
@@ -149,7 +149,7 @@ class Measurer:
             )
             self._metrics.prequential_skipped.inc(n_skipped)
             if not len(plays):
-                return []
+                return Additions.none()
             foreseen = foresee(known.histories, arrived, plays, lives)
         finally:
             self._metrics.prequential_seconds.inc(self._budget.spend())

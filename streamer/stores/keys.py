@@ -7,6 +7,7 @@ bucket are in one slot and nothing in a user id can move a key.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
@@ -64,6 +65,7 @@ def sweep_key(variant: str) -> str:
     return f"st:sweep:{variant}"
 
 
+@lru_cache(maxsize=64 * N_BUCKETS)  # a worker asks for the same ones all the time
 def sums_key(bucket: int, book: Book) -> str:
     """Return the key of an experiment's sums over the users of a bucket, 0 to 255."""
     return f"{SUMS_OF_BUCKET[bucket]}{book.experiment}:{book.start_ms // 1000}"

@@ -138,9 +138,12 @@ class MemoryState:
         self.values.setdefault(quarantine_key(key), self.values.pop(key))
 
     def _add(self, writes: UserWrites, written: AbstractSet[int]) -> None:
-        for row, book, name, amount in writes.additions:
+        added = writes.additions
+        columns = (added.rows, added.book_of, added.field_of, added.amounts)
+        for row, book, each, amount in zip(*(col.tolist() for col in columns), strict=True):
             if row in written:
-                key = sums_key(bucket_number(writes.user_ids[row]), book)
+                key = sums_key(bucket_number(writes.user_ids[row]), added.books[book])
+                name = added.fields[each]
                 sums = self.sums.setdefault(key, {})
                 sums[name] = sums.get(name, 0) + amount
 

@@ -6,7 +6,8 @@
 --       the generation of each live variant, 4 bytes;
 --       expected digests, 8 bytes a user; a byte a user, 1 if the history is a tombstone;
 --       numbers of keys to delete, 2 bytes a user, or '' for none at all;
---       what sums gain, JSON: how many keys, then user, key, field, amount, ...; or '' for nothing;
+--       what sums gain, or '' for nothing: JSON of the number of their keys, the names of fields,
+--       and user, key, field (all from 0) and amount of each gain, column by column;
 --       the history of each user ('' stays), the features in the order of their keys ('' stay).
 -- Returns {row, stored value or false or 0, ...} of the conflicts, n_superseded, n_quarantined; or
 -- false, with nothing written, if this Redis has forgotten a write that it had acknowledged.
@@ -106,15 +107,17 @@ end
 -- Sums of experiments gain with a user's history, in this same call, or not at all: ADR 0008. A key
 -- that holds something else must harm no history, so its error is dropped.
 if additions ~= '' then
-  local flat, gained = cjson.decode(additions), {}
-  local first_key = #KEYS - flat[1] + 1
-  for at = 2, #flat, 4 do
-    if not is_unwritten[flat[at]] then
-      local fields = gained[flat[at + 1]] or {}
-      gained[flat[at + 1]] = fields
-      fields[flat[at + 2]] = (fields[flat[at + 2]] or 0) + flat[at + 3]
+  local n_keys, names, users, keys, fields_of, amounts = unpack(cjson.decode(additions))
+  local gained = {}
+  for at = 1, #users do
+    if not is_unwritten[users[at]] then
+      local fields = gained[keys[at]] or {}
+      gained[keys[at]] = fields
+      local field = names[fields_of[at] + 1]
+      fields[field] = (fields[field] or 0) + amounts[at]
     end
   end
+  local first_key = #KEYS - n_keys + 1
   for key, fields in pairs(gained) do
     local is_sum = false
     for field, amount in pairs(fields) do

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from streamer.experiments import Addition
 from streamer.pipeline.ports import WriteOutcome
 from streamer.pipeline.step import UserWrites
 from streamer.stores.keys import (
     FEATURES_OF_BUCKET,
     HISTORIES_OF_BUCKET,
+    N_BUCKETS,
     bucket_number,
     forgettable_keys,
     sums_key,
@@ -61,9 +61,7 @@ class RowPacker:
         self._digests = writes.expected_digests.astype("<u8", copy=False).tobytes()
         self._tombstones = writes.is_tombstone.tobytes()
         self._forgotten = frozenset(np.flatnonzero(writes.is_forgotten).tolist())
-        self._additions: dict[int, list[Addition]] = {}
-        for addition in writes.additions:
-            self._additions.setdefault(addition.row, []).append(addition)
+        self._bucket_of_row = np.array(self.buckets, np.int64)
 
     def is_any_forgotten(self, rows: Sequence[int]) -> bool:
         """Whether `pack` needs every variant ever used."""
@@ -96,16 +94,25 @@ class RowPacker:
         return PackedRows(keys, args, sum(map(len, values)))
 
     def _pack_additions(self, rows: Sequence[int]) -> tuple[list[str], bytes]:
-        """Return the keys of the sums, and JSON: their number, then place, key, field, amount."""
-        if not self._additions:
+        """Return the keys of the sums, and JSON: their number, names of fields, four columns."""
+        additions = self._writes.additions
+        if not len(additions):
             return [], b""
-        keys: dict[str, int] = {}
-        flat: list[int | str] = []
-        for place, row in enumerate(rows):
-            for _, book, field, amount in self._additions.get(row, ()):
-                key = sums_key(self.buckets[row], book)
-                flat += (place, keys.setdefault(key, len(keys)), field, amount)
-        return list(keys), orjson.dumps([len(keys), *flat]) if keys else b""
+        place_of_row = np.full(len(self.buckets), -1, np.int64)
+        place_of_row[np.asarray(rows)] = np.arange(len(rows))
+        here = np.flatnonzero(place_of_row[additions.rows] >= 0)
+        if not len(here):
+            return [], b""
+        of_rows = additions.rows[here]
+        codes = additions.book_of[here] * N_BUCKETS + self._bucket_of_row[of_rows]
+        codes, key_of = np.unique(codes, return_inverse=True)
+        keys = [
+            sums_key(code % N_BUCKETS, additions.books[code // N_BUCKETS])
+            for code in codes.tolist()
+        ]
+        columns = (place_of_row[of_rows], key_of, additions.field_of[here], additions.amounts[here])
+        content = [len(keys), additions.fields, *columns]
+        return keys, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def rows_by_bucket(self) -> dict[int, list[int]]:
         """Return the rows of each bucket's users, in their order."""

@@ -19,7 +19,7 @@ from waiting import eventually
 
 from streamer.dev.redis_server import RedisServer
 from streamer.errors import StoreForgot, StoreUnavailable
-from streamer.experiments import Addition, Book
+from streamer.experiments import Additions, Book
 from streamer.host.ports import LOOPBACK, free_ports
 from streamer.pipeline.ports import Mark, MarkMove
 from streamer.pipeline.records import Partition
@@ -85,7 +85,13 @@ MEMORY, ROWS = Book("memory", NOON_MS), Book("rows-2", NOON_MS - DAY_MS)
 
 
 def adding(writes, *additions):
-    return replace(writes, additions=[Addition(*each) for each in additions])
+    """Return the writes with (row, book, field, amount) beside them."""
+    parts = [
+        Additions(np.array([row]), (book,), np.zeros(1, int), (field,), np.zeros(1, int), each)
+        for row, book, field, amount in additions
+        for each in [np.array([amount])]
+    ]
+    return replace(writes, additions=Additions.joined(parts))
 
 
 def summed(sums):
@@ -795,6 +801,47 @@ def frozen(server):
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+def sums_key_of(user):
+    return sums_key(int(oracle.bucket(user), 16), MEMORY)
+
+
+def test_sums_expire_some_months_after_the_last_write_to_them(redis_url):
+    bench = RedisBench(redis_url)
+    state, newer = watched("x"), watched("x", "y")
+    plays = [(0, MEMORY, "a/plays", 1)]
+    bench.store.write(adding(user_writes(Row("ann", ABSENT, state.to_bytes())), *plays))
+    key = sums_key_of("ann")
+    assert 90 * DAY_MS - 60_000 < bench.client.pttl(key) <= 90 * DAY_MS
+    bench.client.pexpire(key, DAY_MS)
+    bench.store.write(adding(user_writes(Row("ann", state.digest, newer.to_bytes())), *plays))
+    assert 90 * DAY_MS - 60_000 < bench.client.pttl(key) <= 90 * DAY_MS
+    assert summed(bench.sums(MEMORY)) == {"a/plays": 2}
+    bench.client.close()
+
+
+@pytest.mark.parametrize("field", ["a string", "another text", "too much"])
+def test_sums_that_cannot_gain_harm_no_history_and_are_left_alone(redis_url, field):
+    bench = RedisBench(redis_url)
+    key = sums_key_of("ann")
+    foreign = {"another text": b"many", "too much": b"9223372036854775807"}.get(field)
+    if foreign is None:
+        bench.client.set(key, field)
+    else:
+        bench.client.hset(key, "a/plays", foreign)
+    state = watched("x")
+    writes = user_writes(Row("ann", ABSENT, state.to_bytes()))
+    assert bench.store.write(adding(writes, (0, MEMORY, "a/plays", 1))).conflicts == {}
+    assert bench.store.read_histories(["ann"]) == [state.to_bytes()]
+    assert bench.client.pttl(key) == -1
+    if foreign is None:
+        assert bench.client.get(key) == field.encode()
+        with pytest.raises(StoreUnavailable):
+            bench.sums(MEMORY)
+    else:
+        assert bench.client.hget(key, "a/plays") == foreign
+    bench.client.close()
 
 
 @pytest.mark.parametrize("call", CALLS)
