@@ -242,7 +242,7 @@ class Updater:
         feature_format = FeatureFormat(self._dtype, now_ms=int(started * 1000))
         step = plan(user_ids, known, arrived, lives, feature_format)
         writes = step.writes
-        if self.measurer is not None and len(arrived.rows):
+        if self.measurer is not None:
             additions = self.measurer.measure(user_ids, known, step.after, arrived, lives)
             writes = replace(writes, additions=additions)
         planned = self._clock()
