@@ -95,7 +95,7 @@ lock: $(STAMP)  ## pin every dependency again, with hashes
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--strip-extras --allow-unsafe --output-file requirements/runtime.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--strip-extras --allow-unsafe --extra train --extra replay --extra local \
+		--strip-extras --allow-unsafe --extra train --extra replay --extra parquet --extra local \
 		--output-file requirements/dev.txt requirements/dev.in pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--strip-extras --allow-unsafe --constraint requirements/dev.txt --extra fuzz \

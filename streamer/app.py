@@ -32,8 +32,9 @@ from streamer.runtime.measuring import Measurer, MeasuringSettings
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
 from streamer.runtime.startup import Startup, ensure_expiry, ensure_topics
+from streamer.runtime.sweeper import Sweeper
 from streamer.runtime.updater import Updater
-from streamer.stores import RedisClient, connect, open_store, ping
+from streamer.stores import RedisClient, RedisScan, connect, open_store, ping
 
 
 def redis_client(section: RedisSection) -> RedisClient:
@@ -225,6 +226,7 @@ def build_worker(settings: Settings) -> Worker:
             source,
             dead_letters,
             updater,
+            Sweeper(RedisScan(client), updater.fold_in, section.sweep_share, jitter),
             Checkpoints(store, source, progress, metrics, log),
             live_models.current,
             live_models.take_out,

@@ -294,6 +294,10 @@ def history_key(user_id):
     return "st:h:{" + bucket(user_id) + "}:" + user_id
 
 
+def imported_key(user_id, variant):
+    return f"st:u:{{{bucket(user_id)}}}:{variant}:{user_id}"
+
+
 def features_key(user_id, variant):
     return "st:f:{" + bucket(user_id) + "}:" + variant + ":" + user_id
 
@@ -540,3 +544,33 @@ def write_features(features):
     dtype, n_vectors, n_factors, *numbers, vectors = features
     header = FEATURES_HEADER.pack(b"SF", 1, dtype, n_vectors, 0, n_factors, *numbers, bytes(12))
     return header + np.asarray(vectors).astype(DTYPES[dtype]).tobytes()
+
+
+# --- imported vectors --------------------------------------------------------------------------
+
+IMPORTED_HEADER = struct.Struct("<2sBBHHQQQ")
+
+
+class Imported(NamedTuple):
+    dtype: int
+    n_factors: int
+    model_id: int
+    trained_through_ms: int
+    written_ms: int
+    vector: np.ndarray
+
+
+def read_imported(value):
+    """Return what the bytes of an imported vector of version 1 say."""
+    magic, version, dtype, n_factors, reserved, *numbers = IMPORTED_HEADER.unpack_from(value)
+    assert (magic, version, reserved) == (b"SU", 1, 0)
+    vector = np.frombuffer(value, DTYPES[dtype], offset=IMPORTED_HEADER.size)
+    assert len(vector) == n_factors
+    return Imported(dtype, n_factors, *numbers, vector)
+
+
+def write_imported(imported):
+    """Return the bytes of `Imported`."""
+    dtype, n_factors, *numbers, vector = imported
+    header = IMPORTED_HEADER.pack(b"SU", 1, dtype, n_factors, 0, *numbers)
+    return header + np.asarray(vector).astype(DTYPES[dtype]).tobytes()

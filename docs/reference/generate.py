@@ -184,6 +184,7 @@ def vectors_text(vectors: Mapping[str, Any]) -> str:
             *map(_history_text, vectors["histories"]),
             *map(_features_text, vectors["features"]),
             *map(_fold_in_text, vectors["fold_ins"]),
+            *map(_imported_text, vectors["imported"]),
         ]
     )
 
@@ -242,6 +243,13 @@ def _fold_in_text(vector: Mapping[str, Any]) -> str:
         f"The history of `{vector['user_id']}` above, folded in with a model of three titles and "
         "the signals by default; vectors to 1e-5 of their length:\n\n"
         f"```text\n{_facts(vector['model'])}\n\n{_facts(vector, 'history', 'model')}\n```"
+    )
+
+
+def _imported_text(vector: Mapping[str, Any]) -> str:
+    return (
+        f"An imported vector in {vector['dtype']}:\n\n"
+        f"```text\n{_facts(vector, 'hex')}\n\n{_hex_lines(vector['hex'], 32)}\n```"
     )
 
 

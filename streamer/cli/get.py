@@ -56,7 +56,8 @@ FIXED_WORDS: Final = {
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead.")
 @click.option("-k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Titles.")
-def command(user_id: str, config: Path | None, as_json: bool, k: int) -> None:
+@click.option("--imported", is_flag=True, help="Use an imported vector in place of `lasting`.")
+def command(user_id: str, config: Path | None, as_json: bool, k: int, imported: bool) -> None:
     """Show one viewer: history, features, top titles.
 
     A viewer whom nobody knows is COLD and gets popular titles; that is no error.
@@ -65,7 +66,9 @@ def command(user_id: str, config: Path | None, as_json: bool, k: int) -> None:
     client = redis_client(settings.redis)
     ping(client)
     models = settings.models
-    reader_settings = ReaderSettings(group_id=settings.kafka.group_id, learner=models.learner)
+    reader_settings = ReaderSettings(
+        group_id=settings.kafka.group_id, learner=models.learner, imported_lasting=imported
+    )
     reader = FeatureReader(
         RedisSource(client), models.variant, models.directory, reader_settings
     ).start()
@@ -102,6 +105,7 @@ def as_json_object(read: UserRead, top: TopK, now_ms: int) -> dict[str, Any]:
             for name, vector in vectors.items()
             if vector is not None
         },
+        "is_imported": read.is_imported,
         "history": _entries(read, model),
         "ranked_by": None if model is None else "taste" if vectors else "popularity",
         "top": [
@@ -182,7 +186,8 @@ def _summary(read: UserRead, answer: dict[str, Any], now_ms: int) -> Table:
     if answer["forgotten_before_ms"]:
         table.add_row("forgotten", f"until {_when(answer['forgotten_before_ms'], now_ms)}")
     for name, vector in answer["vectors"].items():
-        table.add_row(name, f"norm {vector['norm']:.4f}, {vector['n_factors']} factors")
+        origin = ", imported" if read.is_imported and name == "lasting" else ""
+        table.add_row(name, f"norm {vector['norm']:.4f}, {vector['n_factors']} factors{origin}")
     return table
 
 

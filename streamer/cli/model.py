@@ -1,4 +1,4 @@
-"""`streamer model`: train, check, show, publish and roll back item models."""
+"""`streamer model`: train, import, check, show, publish and roll back item models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any, Final
 import click
 
 from streamer.app import redis_client
+from streamer.cli.model_import import import_command
 from streamer.cli.model_train import train_command
 from streamer.config import load_settings
 from streamer.models import check_model, publish, read_pointer, roll_back
 from streamer.models.summary import summarize
+from streamer.pipeline.ports import UserScan
+from streamer.pipeline.sweep import decode_sweep, progress_of
+from streamer.stores import RedisScan
 
 FOLDER: Final = click.Path(path_type=Path)
 
@@ -25,10 +29,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 @click.group()
 def command() -> None:
-    """Train, check, show, publish and roll back item models."""
+    """Train, import, check, show, publish and roll back item models."""
 
 
 command.add_command(train_command)
+command.add_command(import_command)
 
 
 @command.command()
@@ -63,17 +68,19 @@ def check(folder: Path, as_json: bool) -> None:
 def show(folder: Path | None, variant: str | None, config: Path | None, as_json: bool) -> None:
     """Show a model's manifest and key numbers.
 
-    Give DIR, or --variant for the model that is live now.
+    Give DIR, or --variant for the model that is live now, and how far everybody has it.
     """
     if (folder is None) == (variant is None):
         raise click.UsageError("give DIR or --variant, one of them")
     answer: dict[str, Any] = {}
     if variant is not None:
         settings = load_settings(config)
-        pointer = read_pointer(redis_client(settings.redis), variant)
+        client = redis_client(settings.redis)
+        pointer = read_pointer(client, variant)
         if pointer is None:
             raise click.ClickException(f"variant {variant} has no live model yet")
-        answer = {"variant": variant, **asdict(pointer)}
+        sweep = read_sweep(RedisScan(client), variant, pointer.generation)
+        answer = {"variant": variant, **asdict(pointer), "sweep": sweep}
         folder = settings.models.directory / pointer.model_id
     assert folder is not None
     checked = check_model(folder)
@@ -134,6 +141,30 @@ def rollback_command(variant: str | None, config: Path | None, as_json: bool) ->
         f"{variant}: model {pointer.model_id} is live again, as generation {pointer.generation}; "
         f"{pointer.previous} was rolled back"
     )
+
+
+def read_sweep(scan: UserScan, variant: str, generation: int) -> dict[str, Any]:
+    """Return how far the sweep of a generation is, over all parts of the store.
+
+    Args:
+        scan: Of the store.
+        variant: Whose.
+        generation: The live one.
+    """
+    sweeps = []
+    parts = scan.parts()
+    for part in parts:
+        sweep = decode_sweep(scan.look(part, variant).state)
+        if sweep is not None and sweep.generation == generation:
+            sweeps.append(sweep)
+    is_done = len(sweeps) == len(parts) and all(sweep.is_done for sweep in sweeps)
+    return {
+        "is_done": is_done,
+        "progress": round(progress_of(sweeps) * len(sweeps) / len(parts), 4) if parts else 0.0,
+        "n_passes": max((sweep.number for sweep in sweeps), default=0),
+        "n_found_behind": sum(sweep.n_found for sweep in sweeps),
+        "n_left_behind": sum(sweep.n_behind for sweep in sweeps) if is_done else None,
+    }
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
+from streamer.cli.stages import progress_bars
 from streamer.config import load_settings
 from streamer.kafka.log_reader import read_log
 from streamer.models import ModelNotes, write_model
 from streamer.models.als import AlsPlan
-from streamer.models.folder_writer import ensure_replaceable, replace_model
+from streamer.models.folder_writer import ensure_replaceable, place_for
 from streamer.models.train import GRIDS, OnProgress, TrainedModel, TrainingPlan, train
 from streamer.models.training_log import TrainingLog, collect_log, read_lines
 
@@ -107,7 +97,7 @@ def train_command(**options: Any) -> None:  # noqa: ANN401  one of every type
         min_uses=request.min_uses,
         grid=GRIDS[request.grid],
     )
-    with _progress(request) as on_progress:
+    with progress_bars(quiet=request.quiet) as on_progress:
         log = collect_log(_counted(_records(request), on_progress))
         trained = train(log, plan, on_progress)
     answer = {
@@ -153,51 +143,21 @@ def _counted(records: Iterable[RawRecord], on_progress: OnProgress) -> Iterator[
         yield record
 
 
-@contextmanager
-def _progress(request: TrainRequest) -> Iterator[OnProgress]:
-    """Show one bar a stage on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=request.quiet or not console.is_terminal,
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def show(stage: str, done: int, total: int) -> None:
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage, total=total or None)
-        bars.update(tasks[stage], completed=done)
-
-    with bars:
-        yield show
-
-
 def _write(trained: TrainedModel, log: TrainingLog, request: TrainRequest) -> str:
     """Write the model; one that is replaced stays until the new one is complete."""
-    folder = request.folder.resolve()
-    place = folder
-    if request.force and folder.exists():
-        place = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
-    model_id = write_model(
-        place,
-        params=trained.params,
-        item_ids=trained.item_ids,
-        item_factors=trained.item_factors,
-        popularity=trained.popularity,
-        notes=ModelNotes(
-            trained_through=log.newest_ms,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            provenance=trained.provenance,
-        ),
-    )
-    if place != folder:
-        replace_model(place, folder)
-    return model_id
+    with place_for(request.folder, replace=request.force) as place:
+        return write_model(
+            place,
+            params=trained.params,
+            item_ids=trained.item_ids,
+            item_factors=trained.item_factors,
+            popularity=trained.popularity,
+            notes=ModelNotes(
+                trained_through=log.newest_ms,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                provenance=trained.provenance,
+            ),
+        )
 
 
 def _trained_line(answer: dict[str, Any]) -> str:

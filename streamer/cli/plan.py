@@ -54,6 +54,7 @@ class Quantity(click.ParamType[int]):
 @click.option("--id-bytes", type=click.IntRange(1, 128), default=16, show_default=True)
 @click.option("--event-bytes", type=click.IntRange(1, 65_536), default=215, show_default=True)
 @click.option("--expires", is_flag=True, help="Viewers leave after inactivity.")
+@click.option("--imported", is_flag=True, help="Each viewer has an imported vector.")
 @click.option(
     "--utilization",
     type=click.FloatRange(0.05, 1.0),

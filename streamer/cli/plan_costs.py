@@ -49,10 +49,10 @@ class Costs:
 
 COSTS: Final = Costs(
     machine="AMD EPYC, two cores of a shared machine",
-    event_us=14.0,
-    user_us=17.0,
-    entry_us=0.42,
-    miss_us=5.0,
+    event_us=6.0,
+    user_us=7.0,
+    entry_us=0.16,
+    miss_us=14.0,
     redis_write_us=16.0,
     redis_variant_us=6.0,
     redis_read_us=2.0,
@@ -77,6 +77,7 @@ class Audience:
     id_bytes: int = 16
     event_bytes: int = 215
     expires: bool = False
+    imported: bool = False
     utilization: float = 0.5
 
 
@@ -136,6 +137,7 @@ def plan_for(audience: Audience, costs: Costs = COSTS, cached_users: int = 100_0
             dtype=audience.dtype,
             n_variants=audience.variants,
             expires=audience.expires,
+            has_imported=audience.imported,
         ),
         n_shards=ceil(redis_cores / audience.utilization),
         redis_cores=redis_cores,

@@ -24,7 +24,8 @@ from streamer.evaluation.replay_html import as_page
 from streamer.evaluation.replay_plots import ensure_plots
 from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
 from streamer.evaluation.targets import TargetKind
-from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learners
+from streamer.events import EARLIEST_EVENT_TIME_MS
+from streamer.factors import BUILT_INS, DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model
 from streamer.pipeline.records import Record
 from streamer.pipeline.step import warm_up
@@ -33,7 +34,7 @@ PIPE_COLUMNS: Final = 120
 
 
 class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
-    """A moment, or a share of the log: a float."""
+    """A moment, also in epoch milliseconds, or a share of the log: a float."""
 
     name = "moment or share"
 
@@ -47,8 +48,12 @@ class MomentOrShare(click.ParamType):  # type: ignore[type-arg]  # generic since
             share = float(value)
         except ValueError:
             return Moment().convert(value, param, ctx)
+        if share.is_integer() and share >= EARLIEST_EVENT_TIME_MS and value.isdecimal():
+            return int(value)
         if not 0 <= share < 1:
-            self.fail(f"{value!r} is no share of the log; give 0 to 1, such as 0.8", param, ctx)
+            self.fail(
+                f"{value!r} is no share of the log; give 0 to 1, such as 0.8, or a time", param, ctx
+            )
         return share
 
 
@@ -88,8 +93,9 @@ class ReplayRequest:
     "--learner",
     "learners",
     multiple=True,
-    metavar="NAME|M:C",
-    help="A built-in, or package.module:Class; may be given often. Default: that of --config, else "
+    metavar="NAME|MODULE:CLASS",
+    shell_complete=lambda _context, _param, begun: [n for n in BUILT_INS if n.startswith(begun)],
+    help="A built-in, or one's own; may be given often. Default: that of --config, else "
     f"{DEFAULT_LEARNER}.",
 )
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file.")
@@ -97,15 +103,18 @@ class ReplayRequest:
     "--since",
     "since_ms",
     type=Moment(),
-    help="With kafka: what was appended from then on: 2h, 1d ago, or a time with an offset.",
+    help="With `kafka:`, what was appended from then on: 2h, 1d ago, or a time with an offset.",
 )
-@click.option("--until", "until_ms", type=Moment(), help="With kafka: what was appended before.")
+@click.option(
+    "--until", "until_ms", type=Moment(), help="With `kafka:`, what was appended before then."
+)
 @click.option(
     "--targets-from",
     type=MomentOrShare(),
     metavar="TIME|SHARE",
     help="Plays later than this are foreseen, earlier events only fill histories: a time with an "
-    "offset, or a share of the log such as 0.8. Default: the model's trained_through.",
+    "offset, epoch milliseconds, or a share of the log such as 0.8. Default: the model's "
+    "trained_through.",
 )
 @click.option(
     "--targets",
@@ -115,7 +124,13 @@ class ReplayRequest:
     help="Foresee plays of titles that were never touched, or first contacts: a play, an opened "
     "page, a trailer.",
 )
-@click.option("-k", type=click.IntRange(1, 1000), default=DEFAULT_K, show_default=True)
+@click.option(
+    "-k",
+    type=click.IntRange(1, 1000),
+    default=DEFAULT_K,
+    show_default=True,
+    help="Length of the lists: recall is the share of targets among so many titles.",
+)
 @click.option(
     "--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."
 )

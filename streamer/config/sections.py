@@ -147,6 +147,13 @@ class WorkerSection(Section):
     cache_users: int = Field(
         100_000, ge=1, le=10_000_000, description="histories kept in memory, about 1 kB each"
     )
+    sweep_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of its time that a worker may give to folding in, after a publish, "
+        "users whom no event touches; 0: none",
+    )
     start_timeout_seconds: float = Field(
         5.0, gt=0, le=10, description="how long an unreachable Kafka or Redis is tried at start"
     )

@@ -57,7 +57,7 @@ class Standing:
     calibration: Calibration | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
     """The result of a replay. In a notebook it shows itself as tables and plots.
 
@@ -139,6 +139,11 @@ class Report:
     def learners(self) -> list[str]:
         """The names of the learners, without the baselines."""
         return list(self.standings)[: self.trial.n_learners]
+
+    def __repr__(self) -> str:
+        label = f"recall@{self.trial.k}"
+        recalls = (f"{n} {each.metrics[label].value:.4f}" for n, each in self.standings.items())
+        return f"<Report of {self.n_targets:,} targets, {label}: {', '.join(recalls)}>"
 
     def _repr_html_(self) -> str:
         """Show it in a notebook."""

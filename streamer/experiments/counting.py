@@ -2,7 +2,7 @@
 
 Everything here is a function of a history, of what arrived for it, and of the file of experiments;
 no arrival counts that changed no history. Sums that are written together with the history
-therefore count each interaction once, whatever comes again (ADR 0007).
+therefore count each interaction once, whatever comes again (ADR 0008).
 
 **A viewing** is a play of a title, for as long as what was watched of it does not fall: its
 heartbeats, its stop and its resumes are one; playing the title again from its beginning is another.

@@ -19,6 +19,7 @@ from streamer.factors.features import (
     encode_features,
     learner_id,
 )
+from streamer.factors.imported import ImportStamp, decode_imported, encode_imported
 from streamer.factors.learner import Learner, UserFactors
 from streamer.factors.model import UNKNOWN_ROW, FoldInParams, ItemModel
 from streamer.factors.recency_fold_in import RecencyFoldIn
@@ -33,6 +34,7 @@ __all__ = [
     "FeatureDtype",
     "Features",
     "FoldInParams",
+    "ImportStamp",
     "ItemModel",
     "Learner",
     "RecencyFoldIn",
@@ -43,8 +45,10 @@ __all__ = [
     "blend",
     "check_learner",
     "decode_features",
+    "decode_imported",
     "decode_many_features",
     "encode_features",
+    "encode_imported",
     "learner_id",
     "load_learner",
     "load_learners",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from streamer.factors.learner import UserFactors
 from streamer.factors.model import ItemModel
-from streamer.factors.recency_fold_in import fold_in
+from streamer.factors.recency_fold_in import RecencyFoldIn
 from streamer.history import HistoryBatch
 
 
@@ -18,6 +18,9 @@ class FlatFoldIn:
     name = "flat_fold_in"
 
     def __call__(self, histories: HistoryBatch, model: ItemModel) -> UserFactors:
-        """Return the vector of every history; as exact and as checked as `RecencyFoldIn`."""
-        both = fold_in(histories, model, recency_floor=1.0)
+        """Return the vector of every history; as exact and as checked as `RecencyFoldIn`.
+
+        It costs as much: the loops make both vectors of a user at once.
+        """
+        both = RecencyFoldIn()(histories, model)
         return UserFactors(both.vectors[:, 1:].copy(), both.n_solved, both.is_rejected)

@@ -36,36 +36,29 @@ class RecencyFoldIn:
             A row is rejected if it is not finite or breaks ``uᵀ(G + λI)u ≤ α Σ w``, which holds
             for the exact solution because J(u) ≤ J(0).
         """
-        return fold_in(histories, model, model.params.recency_floor)
+        from streamer.factors import kernels  # noqa: PLC0415  takes half a second; not all need it
 
-
-def fold_in(histories: HistoryBatch, model: ItemModel, recency_floor: float) -> UserFactors:
-    """Return both vectors of every history, with another c than the model's; as above."""
-    from streamer.factors import kernels  # noqa: PLC0415  takes half a second; not all need it
-
-    items = kernels.find_items(histories.item_keys, histories.counts, *model.hash_table)
-    with model.whitened.lock:
-        rows = model.whitened.rows_of(items)
-        singles = model.whitened.singles, model.whitening_in_singles
-        spread = model.max_spread_of_singles
-        factors, hard = _iterate(histories, rows, model, recency_floor, singles, spread)
+        items = kernels.find_items(histories.item_keys, histories.counts, *model.hash_table)
+        with model.whitened.lock:
+            rows = model.whitened.rows_of(items)
+            singles = model.whitened.singles, model.whitening_in_singles
+            factors, hard = _iterate(histories, rows, model, singles, model.max_spread_of_singles)
+            if len(hard):
+                doubles = model.whitened.doubles, model.whitening
+                again, still = _iterate(
+                    histories.take(hard), rows[hard], model, doubles, MAX_SPREAD
+                )
+                _put(factors, hard, again)
+                hard = hard[still]
         if len(hard):
-            doubles = model.whitened.doubles, model.whitening
-            again, still = _iterate(
-                histories.take(hard), rows[hard], model, recency_floor, doubles, MAX_SPREAD
-            )
-            _put(factors, hard, again)
-            hard = hard[still]
-    if len(hard):
-        _put(factors, hard, reference.fold_in(histories.take(hard), model, recency_floor))
-    return factors
+            _put(factors, hard, reference.fold_in(histories.take(hard), model))
+        return factors
 
 
 def _iterate(
     histories: HistoryBatch,
     rows: NDArray[np.int32],
     model: ItemModel,
-    recency_floor: float,
     whitened_and_whitening: tuple[NDArray[Real], NDArray[Real]],
     max_spread: float,
 ) -> tuple[UserFactors, NDArray[np.intp]]:
@@ -80,7 +73,7 @@ def _iterate(
         *whitened_and_whitening,
         model.strength_table,
         model.fade_table,
-        float(recency_floor),
+        float(model.params.recency_floor),
         float(model.params.alpha),
         max_spread,
         model.tolerance,

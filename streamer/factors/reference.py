@@ -28,10 +28,8 @@ _WIDTH_STEP: Final = 8
 """Users are solved together with others of the same number of entries, rounded up to this."""
 
 
-def fold_in(
-    histories: HistoryBatch, model: ItemModel, recency_floor: float | None = None
-) -> UserFactors:
-    """Return both vectors of every history, as `RecencyFoldIn` does; c is the model's if None."""
+def fold_in(histories: HistoryBatch, model: ItemModel) -> UserFactors:
+    """Return both vectors of every history, as `RecencyFoldIn` does."""
     n_users = len(histories)
     is_used = histories.words != 0
     item_rows = np.where(is_used, model.rows_of(histories.item_keys), UNKNOWN_ROW)
@@ -41,8 +39,7 @@ def fold_in(
     is_solved &= strength > 0
     n_solved = np.count_nonzero(is_solved & ~is_down, axis=1)
 
-    floor = model.params.recency_floor if recency_floor is None else recency_floor
-    weights = _weights(strength, floor, model.params.recency_half_life)
+    weights = _weights(strength, model)
     vectors = np.zeros((n_users, N_VECTORS, model.n_factors), np.float32)
     is_rejected = np.zeros(n_users, bool)
     widths = -(-np.count_nonzero(is_solved, axis=1) // _WIDTH_STEP) * _WIDTH_STEP
@@ -84,8 +81,9 @@ def _hidden(item_keys: NDArray[np.uint64], is_down: NDArray[np.bool_]) -> NDArra
     return hidden
 
 
-def _weights(strength: NDArray[np.float64], floor: float, half_life: float) -> NDArray[np.float64]:
+def _weights(strength: NDArray[np.float64], model: ItemModel) -> NDArray[np.float64]:
     """Return w of every entry for both vectors, float64, shape (N_VECTORS, n_users, n_slots)."""
+    floor, half_life = model.params.recency_floor, model.params.recency_half_life
     shares = np.minimum(strength, 1.0)
     rank = np.cumsum(shares, axis=1) - shares
     fade = floor + (1 - floor) * np.exp2(-rank / half_life)

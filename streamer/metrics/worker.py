@@ -29,7 +29,15 @@ AGE_EDGES: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 21_600, 86_400, 604_
 BATCH_EDGES: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000)
 
 Stage = Literal[
-    "poll", "decode", "read", "fold_in", "write", "dead_letter", "checkpoint", "backpressure"
+    "poll",
+    "decode",
+    "read",
+    "fold_in",
+    "write",
+    "dead_letter",
+    "checkpoint",
+    "backpressure",
+    "sweep",
 ]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
@@ -193,6 +201,7 @@ class WorkerMetrics:
             "variant",
         )
         self.model_errors = self._counter("model_errors", "Models that were refused.", "variant")
+        self._define_sweep(variants)
         self._define_measuring(variants)
         for variant in variants:
             self.folds.labels(variant)
@@ -201,6 +210,29 @@ class WorkerMetrics:
             self.variant_in_service.labels(variant)
             for reason in LEARNER_FAULTS:
                 self.learner_failures.labels(variant, reason)
+
+    def _define_sweep(self, variants: Sequence[str]) -> None:
+        self.sweep_users = self._counter("sweep_users", "Users seen by the sweep.", "variant")
+        self.sweep_behind = self._counter(
+            "sweep_behind", "Of them, how many had features that had fallen behind.", "variant"
+        )
+        self.sweep_passes = self._counter(
+            "sweep_passes", "Passes of the sweep that this worker ended.", "variant"
+        )
+        self.sweep_progress = self._gauge(
+            "sweep_progress_ratio", "Share of the users seen in the present pass.", "variant"
+        )
+        self.sweep_done = self._gauge(
+            "sweep_done",
+            "1 once nobody is left behind, as far as this worker has looked; 0 before.",
+            "variant",
+        )
+        for variant in variants:
+            self.sweep_users.labels(variant)
+            self.sweep_behind.labels(variant)
+            self.sweep_passes.labels(variant)
+            self.sweep_progress.labels(variant)
+            self.sweep_done.labels(variant)
 
     def _define_measuring(self, variants: Sequence[str]) -> None:
         self.prequential_plays = self._counter(

@@ -28,6 +28,7 @@ _FIELD: Final = re.compile(
       | \( (?P<shape>[0-9\s,]{0,80}) \) )\s*(?:,|$)""",
     re.VERBOSE | re.ASCII,
 )
+FLOATS: Final = ("float32", "float64", "float16")
 _SIZES: Final = re.compile(r"(?:\s*[0-9]{1,18}\s*(?:,|$))*\s*", re.ASCII)
 
 
@@ -62,15 +63,63 @@ def map_array(
         raise ModelError(f"{path.name}: cannot be read: {error.strerror}") from error
 
 
+def map_table(path: Path, n_dimensions: int = 2) -> NDArray[np.floating[Any]]:
+    """Map an array of floats of any shape read-only, as `map_array`.
+
+    Raises:
+        ModelError: Not such a file, or not floats, or of another number of dimensions.
+    """
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file, path.name)
+    except OSError as error:
+        raise ModelError(f"{path.name}: cannot be read: {error.strerror}") from error
+    if len(header.shape) != n_dimensions:
+        raise ModelError(
+            f"{path.name}: shape {header.shape}, expected {n_dimensions} dimension"
+            f"{'s' if n_dimensions > 1 else ''}"
+        )
+    return map_array(path, FLOATS, header.shape)
+
+
+def read_array(file: BinaryIO, name: str, n_bytes: int) -> NDArray[Any]:
+    """Read an array of numbers or of text into memory, header and all.
+
+    Args:
+        file: At the beginning of an ``.npy`` file, such as a member of an ``.npz``.
+        name: For messages.
+        n_bytes: Of the whole file.
+
+    Raises:
+        ModelError: Not such a file, or its content is not of the size that its header says.
+    """
+    header = _read_header(file, name)
+    dtype = _plain_dtype(header, name)
+    if dtype is None or dtype.kind not in "fiubU":
+        raise ModelError(f"{name}: dtype {header.descr}, expected numbers")
+    expected = dtype.itemsize * math.prod(header.shape)
+    content = file.read(expected + 1) if header.offset + expected == n_bytes else b""
+    if len(content) != expected:
+        raise ModelError(
+            f"{name}: {n_bytes} bytes, expected {header.offset + expected}; cut short?"
+        )
+    order: Literal["F", "C"] = "F" if header.is_fortran else "C"
+    return np.frombuffer(content, dtype).reshape(header.shape, order=order)
+
+
+def _plain_dtype(header: _Header, name: str) -> np.dtype[Any] | None:
+    if header.descr.lstrip("|=<>").startswith("O"):
+        raise ModelError(f"{name}: holds pickled objects, which could run any code; refused")
+    return _dtype(header.descr)
+
+
 def _map_array(
     path: Path, dtypes: tuple[str, ...], shape: tuple[int, ...]
 ) -> NDArray[np.floating[Any]]:
     with path.open("rb") as file:
         header = _read_header(file, path.name)
         size = os.fstat(file.fileno()).st_size
-    if header.descr.lstrip("|=<>").startswith("O"):
-        raise ModelError(f"{path.name}: holds pickled objects, which could run any code; refused")
-    dtype = _dtype(header.descr)
+    dtype = _plain_dtype(header, path.name)
     # NumPy takes None for float64 when it compares dtypes.
     if dtype is None or dtype not in [np.dtype(name).newbyteorder("<") for name in dtypes]:
         shown = header.descr if dtype is None else dtype

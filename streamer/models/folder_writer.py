@@ -116,6 +116,22 @@ def replace_model(new: Path, folder: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
+@contextmanager
+def place_for(folder: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield where to write a model that is to be at `folder`: an old one stays until it is whole.
+
+    Raises:
+        ModelError: As `replace_model`.
+    """
+    folder = folder.resolve()
+    if not (replace and folder.exists()):
+        yield folder
+        return
+    place = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
+    yield place
+    replace_model(place, folder)
+
+
 def ensure_replaceable(folder: Path) -> None:
     """Refuse to delete anything that is not a model: one mistyped path must not cost a home.
 

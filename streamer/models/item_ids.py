@@ -44,7 +44,7 @@ def ensure_item_ids(item_ids: list[Any]) -> None:
     """
     for start in range(0, len(item_ids), SLICE_IDS):
         ids = item_ids[start : start + SLICE_IDS]
-        if _are_plain(ids):
+        if are_plain(ids):
             continue
         for row, item_id in enumerate(ids, start):
             if not is_id(item_id):
@@ -69,7 +69,7 @@ def _parse_slices(content: bytes) -> Any:  # noqa: ANN401  as above
     return item_ids
 
 
-def _are_plain(item_ids: list[Any]) -> bool:
+def are_plain(item_ids: list[Any]) -> bool:
     """Say at once of many that they are printable ASCII of a fitting length, as ids mostly are."""
     try:
         joined = "".join(item_ids)

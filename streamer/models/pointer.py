@@ -90,3 +90,17 @@ def decode_pointer(value: bytes | str) -> Pointer:
     if type(generation) is not int or not 1 <= generation <= MAX_GENERATION:
         raise ModelError(f"generation must be an integer, 1 to {MAX_GENERATION}")
     return Pointer(str(model_id), generation, previous)
+
+
+def stored_pointer(variant: str, value: bytes | str | None) -> Pointer | None:
+    """Return what a variant's key holds; None where there is none.
+
+    Raises:
+        ModelError: The value is not a pointer; names the key.
+    """
+    if value is None:
+        return None
+    try:
+        return decode_pointer(value)
+    except ModelError as error:
+        raise ModelError(f"Redis key {pointer_key(variant)}: {error}") from error

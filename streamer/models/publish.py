@@ -23,10 +23,10 @@ from streamer.models.folder_writer import staged
 from streamer.models.pointer import (
     VARIANTS_KEY,
     Pointer,
-    decode_pointer,
     encode_pointer,
     next_pointer,
     pointer_key,
+    stored_pointer,
 )
 
 MAX_ATTEMPTS: Final = 100
@@ -69,12 +69,12 @@ def publish(redis_client: RedisCommands, directory: Path, folder: Path, variant:
         ModelError: The model must be refused, or another one carries its id; the live one stays.
         StoreUnavailable: Redis did not answer; whether the model is live is unknown.
     """
-    key = pointer_key(variant)
+    pointer_key(variant)  # refuses a name that no variant can have
     model_id = _install(directory, folder)
     with _store_errors():
         # First the set: a variant with features that forgetting does not know would keep them.
         redis_client.execute_command("SADD", VARIANTS_KEY, variant)
-        return _point(redis_client, key, model_id)
+        return _point(redis_client, variant, model_id)
 
 
 def roll_back(redis_client: RedisCommands, directory: Path, variant: str) -> Pointer:
@@ -99,7 +99,7 @@ def roll_back(redis_client: RedisCommands, directory: Path, variant: str) -> Poi
     key = pointer_key(variant)
     with _store_errors():
         value = redis_client.execute_command("GET", key)
-        live = _decode(key, value)
+        live = stored_pointer(variant, value)
         if live is None:
             raise ModelError(f"variant {variant} has no live model yet; publish one")
         if live.previous is None:
@@ -128,7 +128,7 @@ def read_pointer(redis_client: RedisCommands, variant: str) -> Pointer | None:
     """
     with _store_errors():
         key = pointer_key(variant)
-        return _decode(key, redis_client.execute_command("GET", key))
+        return stored_pointer(variant, redis_client.execute_command("GET", key))
 
 
 @contextmanager
@@ -143,11 +143,12 @@ def _store_errors() -> Iterator[None]:
         raise StoreUnavailable(f"Redis: {str(error)[:200]}") from error
 
 
-def _point(redis_client: RedisCommands, key: str, model_id: str) -> Pointer:
+def _point(redis_client: RedisCommands, variant: str, model_id: str) -> Pointer:
     """Raise the generation by compare-and-set, so that no publish undoes or repeats another's."""
+    key = pointer_key(variant)
     for _ in range(MAX_ATTEMPTS):
         value = redis_client.execute_command("GET", key)
-        live = _decode(key, value)
+        live = stored_pointer(variant, value)
         pointer = next_pointer(live, model_id)
         if pointer == live:
             return pointer
@@ -155,15 +156,6 @@ def _point(redis_client: RedisCommands, key: str, model_id: str) -> Pointer:
         if redis_client.execute_command("EVAL", _COMPARE_AND_SET, 1, *change):
             return pointer
     raise StoreUnavailable(f"{key}: {MAX_ATTEMPTS} other publishes came first; publish again")
-
-
-def _decode(key: str, value: bytes | str | None) -> Pointer | None:
-    if value is None:
-        return None
-    try:
-        return decode_pointer(value)
-    except ModelError as error:
-        raise ModelError(f"Redis key {key}: {error}") from error
 
 
 def _ensure_installed(directory: Path, model_id: str) -> None:

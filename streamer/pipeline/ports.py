@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from streamer.pipeline.records import Partition, Record, Rejected
 from streamer.pipeline.step import UserWrites
+from streamer.pipeline.sweep import StoredUsers
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,47 @@ class FeatureStore(Protocol):
 
     def write_fresh(self, fresh_ms: Mapping[Partition, int]) -> None:
         """Publish, by partition, the time before which everything appended is readable."""
+        ...
+
+
+class Place(NamedTuple):
+    """What the store knows of the sweep of one of its parts.
+
+    Attributes:
+        server: The process that has the part, and which users it has: cursors of one mean nothing
+            in another.
+        n_keys: Keys of all kinds in the part.
+        state: What was claimed last, None for nothing.
+    """
+
+    server: str
+    n_keys: int
+    state: bytes | None
+
+
+class UserScan(Protocol):
+    """Goes through everybody in the store. Every call raises StoreUnavailable and may be repeated.
+
+    A store has one part or several, each with users of its own.
+    """
+
+    def parts(self) -> Sequence[str]:
+        """Return the parts as they are known now."""
+        ...
+
+    def look(self, part: str, variant: str) -> Place:
+        """Return where the sweep of a part stands."""
+        ...
+
+    def scan(self, part: str, variant: str, cursor: str, n_keys: int) -> StoredUsers:
+        """Return the users of the next keys, about `n_keys` of all kinds, with their values."""
+        ...
+
+    def claim(self, variant: str, server: str, expected: bytes | None, wanted: bytes) -> bool:
+        """Set the state of a server if it is the expected one; return whether it was.
+
+        States of lower generations are dropped with it, also those of other servers.
+        """
         ...
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from streamer.errors import StoreUnavailable
+
+CIRCUIT_OPEN: Final = "circuit_open"
 
 
 class Circuit:
@@ -25,6 +31,22 @@ class Circuit:
         self._lock = threading.Lock()
         self._is_open = False
         self._next_trial_at = 0.0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Hold a call: what comes out of it counts. One that is cancelled counts for nothing.
+
+        Raises:
+            StoreUnavailable: Not now; kind CIRCUIT_OPEN.
+        """
+        if not self.admits():
+            raise StoreUnavailable("Redis failed a moment ago", kind=CIRCUIT_OPEN)
+        try:
+            yield
+        except StoreUnavailable:
+            self.fail()
+            raise
+        self.succeed()
 
     def admits(self) -> bool:
         """Say whether a call may be made now; report its end with `succeed` or `fail`."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from streamer.errors import LearnerError
 from streamer.factors import Learner, ask
+from streamer.factors.imported import ImportedTable
 from streamer.history import HistoryBatch, event_times_ms
 from streamer.reader.feature_table import FeatureTable
 from streamer.reader.live_model import ServedModel
@@ -23,6 +24,7 @@ from streamer.reader.read import Status, UserRead
 
 BROKEN_FEATURES: Final = "broken_features"
 BROKEN_HISTORY: Final = "broken_history"
+BROKEN_IMPORTED: Final = "broken_imported"
 BEHIND_HISTORY: Final = "behind_history"
 FOLD_REJECTED: Final = "fold_rejected"
 LEARNER_FAILED: Final = "learner_failed"
@@ -72,6 +74,8 @@ class Draft:
         self._user_ids = user_ids
         self._moment = moment
         self._is_usable = _usable(features, moment.served)
+        self._spaces = _spaces(features, moment.served)
+        self._is_imported = [False] * len(user_ids)
         self._digests = features.headers["history_digest"].astype(np.uint64)
         self._vectors = features.vectors
         self._statuses = [Status.STALE if moment.is_stale else Status.FRESH] * len(user_ids)
@@ -157,6 +161,46 @@ class Draft:
             self._statuses[row] = Status.DEGRADED
             self._errors[row] = error
 
+    def add_imported(self, imported: ImportedTable) -> None:
+        """Put imported vectors in the place of `lasting`, those of the very item model alone.
+
+        Where nothing was folded in, an imported vector stands for both: the viewer is COLD no more.
+        Users of whom Redis told nothing stay DEGRADED.
+
+        Args:
+            imported: Of all users.
+        """
+        for row in np.flatnonzero(imported.is_broken).tolist():
+            self._errors[row] = self._errors[row] or BROKEN_IMPORTED
+        model_ids, n_factors = self._spaces
+        headers = imported.headers
+        is_fit = (headers["n_factors"] > 0) & (headers["n_factors"] == n_factors)
+        is_fit &= headers["model_id"] == model_ids
+        fit = [
+            row
+            for row in np.flatnonzero(is_fit).tolist()
+            if self._statuses[row] is not Status.DEGRADED
+        ]
+        for size in set(n_factors[fit].tolist()):
+            rows = [row for row in fit if n_factors[row] == size]
+            pairs = np.empty((len(rows), 2, size), np.float32)
+            pairs[:, 1] = [imported.vectors[row] for row in rows]
+            pairs[:, 0] = [
+                lasting if (pair := self._vectors[row]) is None else pair[0]
+                for row, lasting in zip(rows, pairs[:, 1], strict=True)
+            ]
+            pairs.flags.writeable = False
+            for row, pair in zip(rows, pairs, strict=True):
+                self._take_imported(row, pair)
+
+    def _take_imported(self, row: int, pair: NDArray[np.float32]) -> None:
+        if self._statuses[row] is Status.COLD:
+            # Whatever went wrong with the viewer's events, they are missing.
+            is_behind = self._moment.is_stale or self._errors[row] is not None
+            self._statuses[row] = Status.STALE if is_behind else Status.FRESH
+        self._vectors[row] = pair
+        self._is_imported[row] = True
+
     def finish(self) -> list[UserRead]:
         """Return the reads, in the order of the users."""
         return list(
@@ -173,6 +217,7 @@ class Draft:
                 self._histories,
                 self._errors,
                 repeat(self._moment.served),
+                self._is_imported,
             )
         )
 
@@ -207,3 +252,14 @@ def _usable(features: FeatureTable, served: ServedModel | None) -> NDArray[np.bo
     return np.asarray(
         (headers["model_id"] == model.model_id) & (headers["n_factors"] == model.n_factors)
     )
+
+
+def _spaces(
+    features: FeatureTable, served: ServedModel | None
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the model and the dimension that a vector of each user must have; 0 for nobody's."""
+    if served is None:
+        headers = features.headers
+        return headers["model_id"].astype(np.uint64), headers["n_factors"].astype(np.int64)
+    n_users, model = len(features.headers), served.model
+    return np.full(n_users, model.model_id, np.uint64), np.full(n_users, model.n_factors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from streamer.errors import StoreUnavailable
@@ -13,22 +14,23 @@ _TIME: Final = re.compile(rb"[0-9]{1,19}")
 
 
 class Freshness:
-    """Remembers what the workers vouch for; `look` asks again, on a thread beside the requests.
+    """Remembers what the workers vouch for, as it is told beside the requests.
 
     While Redis does not answer, the last answer stays and its age grows, as it should.
     """
 
-    def __init__(self, read_fresh: Callable[[], Mapping[bytes, bytes]], group_id: str) -> None:
-        self._read_fresh = read_fresh
+    def __init__(self, group_id: str) -> None:
         self._group_id = group_id
         self._oldest_ms: int | None = None
 
-    def look(self) -> None:
+    def look(self, read_fresh: Callable[[], Mapping[bytes, bytes]]) -> None:
         """Ask once; no answer changes nothing."""
-        try:
-            self._oldest_ms = oldest_fresh_ms(self._read_fresh(), self._group_id)
-        except StoreUnavailable:
-            return
+        with suppress(StoreUnavailable):
+            self.take(read_fresh())
+
+    def take(self, fields: Mapping[bytes, bytes]) -> None:
+        """Take what ``st:fresh`` holds."""
+        self._oldest_ms = oldest_fresh_ms(fields, self._group_id)
 
     def age_seconds(self, now_ms: int) -> float | None:
         """Return how long ago everything appended was readable; None if nobody vouches for it."""

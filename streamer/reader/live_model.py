@@ -67,7 +67,6 @@ class ModelFollower:
 
     def __init__(
         self,
-        read_pointer: Callable[[], Pointer | None],
         directory: Path,
         learner: Learner,
         monotonic: Callable[[], float] = time.monotonic,
@@ -75,12 +74,10 @@ class ModelFollower:
         """Keep the parts; nothing is read yet.
 
         Args:
-            read_pointer: Asks the store.
             directory: Where published models are.
             learner: What the variant folds in with.
             monotonic: A clock in seconds.
         """
-        self._read_pointer = read_pointer
         self._directory = directory
         self._learner = learner
         self._monotonic = monotonic
@@ -93,24 +90,40 @@ class ModelFollower:
         """Return the live model, or None while nothing usable was found."""
         return self._current
 
-    def look(self) -> None:
-        """Follow the pointer once."""
+    def look(self, read_pointer: Callable[[], Pointer | None]) -> None:
+        """Ask the store, and follow the pointer once."""
         try:
-            pointer = self._read_pointer()
-            if pointer is None or self._is_current(pointer):
-                return
-            if pointer == self._refused and self._monotonic() < self._retry_at:
-                return
-            self._refused = pointer  # until it is loaded
-            self._current = self._load(pointer)
+            pointer = read_pointer()
         except StoreUnavailable:
             return  # requests notice that too, and say so
         except ModelError as error:
-            self._retry_at = self._monotonic() + RELOAD_AFTER_SECONDS
-            self._complain(str(error))
+            self.refuse(error)
+            return
+        if pointer is not None and self.wants(pointer):
+            self.follow(pointer)
+
+    def wants(self, pointer: Pointer) -> bool:
+        """Say whether there is something to load; not what was refused a moment ago."""
+        is_refused = pointer == self._refused and self._monotonic() < self._retry_at
+        return not (is_refused or self._is_current(pointer))
+
+    def follow(self, pointer: Pointer) -> None:
+        """Load what the pointer names; takes as long as the model is large."""
+        self._refused = pointer  # until it is loaded
+        try:
+            self._current = self._load(pointer)
+        except ModelError as error:
+            self.refuse(error)
             return
         self._refused, self._complaint = None, ""
         log.info("model loaded: %s, generation %d", pointer.model_id, pointer.generation)
+
+    def refuse(self, error: ModelError) -> None:
+        """Stay with the present model, and say why, once."""
+        self._retry_at = self._monotonic() + RELOAD_AFTER_SECONDS
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            log.warning("model refused, the present one stays: %s", error)
 
     def _is_current(self, pointer: Pointer) -> bool:
         served = self._current
@@ -131,8 +144,3 @@ class ModelFollower:
                 f"{self._directory / pointer.model_id}: its manifest says {model.model_id:016x}"
             )
         return ServedModel(model, pointer.generation).prepare(self._learner)
-
-    def _complain(self, complaint: str) -> None:
-        if complaint != self._complaint:
-            self._complaint = complaint
-            log.warning("model refused, the present one stays: %s", complaint)

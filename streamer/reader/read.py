@@ -54,6 +54,8 @@ class UserRead:
         history: One row; None if this read did not need it.
         error: What went wrong, one of a closed set of labels (docs/reference/reader.md), or None.
         served: The item model that answers are made with, or None.
+        is_imported: Whether `lasting` is an imported vector; alone if `as_of_ms` is None, and then
+            it is `recent` too.
     """
 
     user_id: str = field(repr=False)
@@ -67,6 +69,7 @@ class UserRead:
     history: HistoryBatch | None = field(repr=False)
     error: str | None
     served: ServedModel | None = field(repr=False)
+    is_imported: bool = False
 
     @property
     def recent(self) -> NDArray[np.float32] | None:
@@ -100,7 +103,8 @@ def blend_many(reads: Sequence[UserRead], now_ms: int) -> list[NDArray[np.float3
     for (served, size), members in groups.items():
         parts = [pair for index in members if (pair := reads[index].vectors) is not None]
         stacked = np.concatenate(parts).reshape(len(members), 2, size // 2)
-        as_of_ms = np.array([reads[index].as_of_ms for index in members], np.float64)
+        # Without any interaction the viewer has been idle for ever.
+        as_of_ms = np.array([reads[index].as_of_ms or 0 for index in members], np.float64)
         half_life_s = served.model.params.blend_half_life_s if served else _DEFAULT_HALF_LIFE_S
         vectors = blend(stacked, (now_ms - as_of_ms) / 1000, half_life_s)
         for index, vector in zip(members, vectors, strict=True):

@@ -24,6 +24,7 @@ from streamer.pipeline.step import LearnerFailure, LiveModel
 from streamer.runtime.checkpoint import Checkpoints
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.retrying import Abandoned, Retrying
+from streamer.runtime.sweeper import Sweeper
 from streamer.runtime.updater import Report, Updater
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class LoopParts:
     source: RecordSource
     dead_letters: DeadLetters
     updater: Updater
+    sweeper: Sweeper
     checkpoints: Checkpoints
     live_models: Callable[[], Sequence[LiveModel]]
     take_out: Callable[[LearnerFailure], None]
@@ -74,6 +76,7 @@ class WorkerLoop:
         self._source = parts.source
         self._dead_letters = parts.dead_letters
         self._updater = parts.updater
+        self._sweeper = parts.sweeper
         self._checkpoints = parts.checkpoints
         self._live_models = parts.live_models
         self._take_out = parts.take_out
@@ -128,13 +131,17 @@ class WorkerLoop:
             self._observer.state(WorkerState.HELD)
         elif not self._checkpoints.is_admitting:
             self._observer.state(WorkerState.IDLE)
-        if not self._is_store_down:
-            self._refold()
+        if not self._is_store_down and not self._refold():
+            has_backlog = len(records) >= self._settings.batch_records
+            if not has_backlog:
+                self._sweep()
+        for live in self._live_models():
+            self._observer.sweep_done(live.variant, is_done=self._sweeper.is_done(live))
         if time.monotonic() >= self._next_checkpoint_at:
             self._save()
 
-    def _refold(self) -> None:
-        """Fold some of the users that we know in again, if a new model is live."""
+    def _refold(self) -> bool:
+        """Fold some of the users that we know in again, if a new model is live; say if any were."""
         lives = self._live_models()
         user_ids = self._updater.take_refolds(lives, REFOLD_USERS)
         if user_ids:
@@ -142,6 +149,22 @@ class WorkerLoop:
             report = self._until_done(lambda: self._updater.apply(user_ids, nothing_new, lives))
             self._observer.refolded(report)
             self._heed(report)
+        return bool(user_ids)
+
+    def _sweep(self) -> None:
+        """Fold some of the users in that nobody touches; what fails is for the next pass."""
+        with self._observer.stage("sweep"):
+            try:
+                swept = self._sweeper.turn(self._live_models())
+            except StoreForgot:
+                self._rewind()
+                return
+            except StoreUnavailable as error:
+                self._observer.failed(error, 1)
+                return
+        if swept is not None:
+            self._observer.swept(swept)
+            self._heed(swept.report)
 
     def _learn(self, records: Sequence[Record]) -> None:
         """Bring one batch into the store; every step may be repeated, none is skipped."""
@@ -200,11 +223,15 @@ class WorkerLoop:
             self._observer.failed(error, 1)  # not paused: its records vouch for nothing either
 
     def _poll(self) -> list[Record]:
+        timeout_seconds = self._settings.poll_timeout_seconds
+        if self._updater.has_refolds and not self._is_store_down:
+            timeout_seconds = 0.0
+        elif not self._is_store_down:  # else nobody is swept, and we would turn in vain
+            due_in_seconds = self._sweeper.due_in_seconds(self._live_models())
+            timeout_seconds = min(timeout_seconds, due_in_seconds)
         with self._observer.stage("poll"):
             try:
-                return self._source.poll(
-                    self._settings.batch_records, self._settings.poll_timeout_seconds
-                )
+                return self._source.poll(self._settings.batch_records, timeout_seconds)
             except BrokerUnavailable as error:
                 self._observer.failed(error, 1)
         self._retrying.stay(self._settings.poll_timeout_seconds)

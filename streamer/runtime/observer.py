@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from streamer.errors import StoreUnavailable, TransientError
 from streamer.history import Outcome
 from streamer.metrics import Stage, WorkerMetrics, WorkerState
 from streamer.pipeline.records import Decoded, Partition, Record, Rejected
+from streamer.pipeline.sweep import CURSOR_OF_ENDS
+from streamer.runtime.sweeper import Swept
 from streamer.runtime.updater import Report
 
 _topic: Final = attrgetter("partition.topic")
@@ -99,6 +102,40 @@ class LoopObserver:
     def refolded(self, report: Report) -> None:
         """Some users were folded in again with a new model."""
         self._count(report)
+
+    def swept(self, swept: Swept) -> None:
+        """A page of the sweep was folded in."""
+        metrics, variant, after = self._metrics, swept.live.variant, swept.after
+        metrics.sweep_users.labels(variant).inc(swept.n_seen)
+        metrics.sweep_behind.labels(variant).inc(swept.n_behind)
+        metrics.sweep_progress.labels(variant).set(swept.progress)
+        self._count(replace(swept.report, seconds={}))  # its time is a stage of its own
+        generation = after.generation
+        if swept.begins:
+            self._log.info(
+                "sweep_started",
+                variant=variant,
+                generation=generation,
+                n_users_expected=after.n_expected,
+            )
+        if after.cursor != CURSOR_OF_ENDS:
+            return
+        metrics.sweep_passes.labels(variant).inc()
+        if after.is_done:
+            self._log.info(
+                "sweep_finished",
+                variant=variant,
+                generation=generation,
+                n_users=after.n_seen,
+                n_passes=after.number,
+                n_found_behind=after.n_found,
+                n_left_behind=after.n_behind,
+                seconds=(after.finished_ms - after.started_ms) / 1000,
+            )
+
+    def sweep_done(self, variant: str, *, is_done: bool) -> None:
+        """Whether the sweep of a variant has nothing left to do."""
+        self._metrics.sweep_done.labels(variant).set(is_done)
 
     def _count(self, report: Report) -> None:
         metrics = self._metrics

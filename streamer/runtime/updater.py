@@ -25,6 +25,7 @@ from streamer.pipeline.step import (
     Known,
     LearnerFailure,
     LiveModel,
+    Plan,
     count_unknown_items,
     plan,
 )
@@ -153,6 +154,32 @@ class Updater:
             f"{len(user_ids)} users are written by somebody else all the time", kind="conflicts"
         )
 
+    def fold_in(
+        self, user_ids: Sequence[str], stored: Sequence[bytes | None], live: LiveModel
+    ) -> Report:
+        """Fold users in for one variant, past the cache: nobody in it has to make room.
+
+        Whoever is written by somebody else meanwhile is left to them, and so are broken values.
+
+        Args:
+            user_ids: Whom.
+            stored: Their histories, as they were read a moment ago.
+            live: The variant.
+
+        Raises:
+            StoreUnavailable: Some may have been written.
+            StoreForgot: Acknowledged writes are gone, and nothing was written.
+        """
+        report = Report()
+        histories, stored_digests, is_broken = decode(stored)
+        rows = np.flatnonzero(~is_broken)
+        if not len(rows):
+            return report
+        known = Known(histories, stored_digests, {}).take(rows)
+        user_ids = [user_ids[row] for row in rows.tolist()]
+        self._write_planned(user_ids, known, Interactions.none(len(rows)), [live], report)
+        return report
+
     def forget_cache(self) -> None:
         """Read every history again: Redis may have forgotten what the cache believes."""
         self._cache.clear()
@@ -161,6 +188,11 @@ class Updater:
     def n_cached_users(self) -> int:
         """Histories in the cache."""
         return len(self._cache)
+
+    @property
+    def has_refolds(self) -> bool:
+        """Whether `take_refolds` has more to give."""
+        return bool(self._to_refold)
 
     def take_refolds(self, lives: Sequence[LiveModel], max_users: int) -> list[str]:
         """Return cached users that may have features of an older model, each once per change.
@@ -182,6 +214,30 @@ class Updater:
         report: Report,
     ) -> WriteOutcome:
         """Plan and write once; what was written is remembered and counted."""
+        step, outcome = self._write_planned(user_ids, known, arrived, lives, report)
+        is_written = np.ones(len(user_ids), bool)
+        is_written[list(outcome.conflicts)] = False
+        after = step.after
+        if outcome.conflicts:
+            written = np.flatnonzero(is_written)
+            after, user_ids = after.take(written), [user_ids[row] for row in written.tolist()]
+        if outcome.n_superseded:
+            after.generations.clear()  # fold them in again with the newer model
+        self._cache.put(user_ids, after)
+        report.outcomes += np.bincount(
+            step.outcomes[is_written[arrived.rows]], minlength=len(Outcome)
+        )
+        return outcome
+
+    def _write_planned(
+        self,
+        user_ids: Sequence[str],
+        known: Known,
+        arrived: Interactions,
+        lives: Sequence[LiveModel],
+        report: Report,
+    ) -> tuple[Plan, WriteOutcome]:
+        """Plan and write once; count it but for what became of each interaction."""
         started = self._clock()
         feature_format = FeatureFormat(self._dtype, now_ms=int(started * 1000))
         step = plan(user_ids, known, arrived, lives, feature_format)
@@ -199,19 +255,7 @@ class Updater:
         report.folded += Counter(step.n_folded)
         report.fold_rejected += Counter(step.n_fold_rejected)
         report.failures += step.failures
-        is_written = np.ones(len(user_ids), bool)
-        is_written[list(outcome.conflicts)] = False
-        after = step.after
-        if outcome.conflicts:
-            written = np.flatnonzero(is_written)
-            after, user_ids = after.take(written), [user_ids[row] for row in written.tolist()]
-        if outcome.n_superseded:
-            after.generations.clear()  # fold them in again with the newer model
-        self._cache.put(user_ids, after)
-        report.outcomes += np.bincount(
-            step.outcomes[is_written[arrived.rows]], minlength=len(Outcome)
-        )
-        return outcome
+        return step, outcome
 
     def _known(self, user_ids: Sequence[str], report: Report) -> Known:
         """Return what is cached, and read the rest."""

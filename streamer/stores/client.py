@@ -64,13 +64,10 @@ def connect(
     Raises:
         ConfigError: The URL cannot be understood.
     """
-    if "decode_responses" in url:
-        raise ConfigError("[redis] url: decode_responses cannot be set, values are binary")
-    is_cluster = url.startswith(CLUSTER_SCHEMES)
     given = {"username": username, "password": password}
     credentials = {name: value for name, value in given.items() if value is not None}
-    try:
-        if is_cluster:
+    with url_errors(url):
+        if url.startswith(CLUSTER_SCHEMES):
             return ClusterClient(url, timeout_seconds, credentials)
         return redis.Redis.from_url(
             url,
@@ -80,11 +77,24 @@ def connect(
             retry=Retry(NoBackoff(), 0),
             **credentials,
         )
+
+
+@contextmanager
+def url_errors(url: str) -> Iterator[None]:
+    """Translate what a client says of a URL.
+
+    Raises:
+        ConfigError: The URL cannot be understood.
+    """
+    if "decode_responses" in url:
+        raise ConfigError("[redis] url: decode_responses cannot be set, values are binary")
+    try:
+        yield
     except ValueError as error:
         # Its text may hold a part of the password; a slash or a colon in one must be escaped.
         expected = (
             "redis+cluster://[user:password@]host[:port][,host[:port]...]"
-            if is_cluster
+            if url.startswith(CLUSTER_SCHEMES)
             else "redis://[user:password@]host[:port][/db]"
         )
         raise ConfigError(

@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from streamer.errors import ConfigError
 from streamer.stores.cluster_exchange import Call, Cluster, Due, Exchange, Reply
+from streamer.stores.slots import SLOTS
 
 # Little of what is called here has types in redis-py.
 _RedisCluster: Final[Any] = redis.RedisCluster
@@ -99,6 +100,25 @@ class ClusterClient:
             except redis.RedisError:
                 self._failed_node = node.name
                 raise
+
+    def primaries(self) -> list[str]:
+        """Return the name of every primary, as far as anybody knows; raises redis-py's errors."""
+        return sorted(node.name for node in self._topology().get_primaries())
+
+    def connection_of(self, primary: str) -> redis.Redis | None:
+        """Return the client of one of them, None if it is none any more."""
+        cluster = self._topology()
+        nodes = {node.name: node for node in cluster.get_primaries()}
+        connection: redis.Redis | None = None
+        if primary in nodes:
+            connection = cluster.get_redis_connection(nodes[primary])
+        return connection
+
+    def buckets_of(self, primary: str) -> list[int]:
+        """Return the buckets that one of them has."""
+        nodes_of_slot = self._topology().nodes_manager.slots_cache
+        owners = [nodes_of_slot.get(slot) for slot in SLOTS]
+        return [bucket for bucket, nodes in enumerate(owners) if nodes and nodes[0].name == primary]
 
     def execute_command(self, *command: str | bytes | int) -> Reply:
         """Run one command whose keys are in one slot, as `redis.Redis` does; raises its errors.

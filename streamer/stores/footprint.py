@@ -11,8 +11,9 @@ from typing import Final
 
 from streamer.factors.features import HEADER as FEATURES_HEADER
 from streamer.factors.features import FeatureDtype
+from streamer.factors.imported import HEADER as IMPORTED_HEADER
 from streamer.history.codec import ENTRY, HEADER
-from streamer.stores.keys import features_key, history_key
+from streamer.stores.keys import features_key, history_key, imported_key
 
 N_VECTORS: Final = 2
 BASE_BYTES: Final = 1_000_000
@@ -62,6 +63,19 @@ def features_bytes(n_factors: int, dtype: FeatureDtype, n_vectors: int = N_VECTO
     return FEATURES_HEADER.itemsize + n_vectors * n_factors * dtype.numpy.itemsize
 
 
+def imported_bytes(n_factors: int, dtype: FeatureDtype) -> int:
+    """Return the bytes of an imported vector's value."""
+    return IMPORTED_HEADER.itemsize + n_factors * dtype.numpy.itemsize
+
+
+def imported_user_bytes(
+    user_id: str, n_factors: int, dtype: FeatureDtype, variant: str, *, expires: bool
+) -> int:
+    """Return what one user's imported vector takes, its place in the table left out."""
+    size = imported_bytes(n_factors, dtype)
+    return key_bytes(imported_key(variant, user_id), size, expires=expires)
+
+
 def user_bytes(
     user_id: str,
     n_interactions: float,
@@ -88,6 +102,7 @@ def redis_bytes(  # noqa: PLR0913  each is a line of the question
     dtype: FeatureDtype,
     n_variants: int,
     expires: bool,
+    has_imported: bool = False,
 ) -> int:
     """Forecast ``used_memory`` of one Redis with so many users.
 
@@ -99,7 +114,12 @@ def redis_bytes(  # noqa: PLR0913  each is a line of the question
         dtype: Of the stored vectors.
         n_variants: Features a user.
         expires: Whether keys expire after inactivity.
+        has_imported: Whether each user has an imported vector of the first variant.
     """
     variants = ["default", *(f"variant{number}" for number in range(1, n_variants))]
-    each = user_bytes("u" * id_bytes, n_interactions, n_factors, dtype, variants, expires=expires)
-    return BASE_BYTES + n_users * each + table_bytes(n_users * (1 + n_variants), expires=expires)
+    user_id, n_keys = "u" * id_bytes, 1 + n_variants
+    each = user_bytes(user_id, n_interactions, n_factors, dtype, variants, expires=expires)
+    if has_imported:
+        each += imported_user_bytes(user_id, n_factors, dtype, variants[0], expires=expires)
+        n_keys += 1
+    return BASE_BYTES + n_users * each + table_bytes(n_users * n_keys, expires=expires)

@@ -60,6 +60,11 @@ def imported_key(variant: str, user_id: str) -> str:
     return f"st:u:{{{bucket(user_id)}}}:{variant}:{user_id}"
 
 
+def sweep_key(variant: str) -> str:
+    """Return the key of the hash that says where a variant's sweep stands."""
+    return f"st:sweep:{variant}"
+
+
 @lru_cache(maxsize=64 * N_BUCKETS)  # a worker asks for the same ones all the time
 def sums_key(bucket: int, book: Book) -> str:
     """Return the key of an experiment's sums over the users of a bucket, 0 to 255."""

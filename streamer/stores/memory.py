@@ -38,6 +38,8 @@ class MemoryState:
         sequences: Number of the last write of each writer.
         n_writers: How many writers there ever were.
         sums: Sums of experiments by key and field.
+        sweeps: States of sweeps by variant and server.
+        n_lives: How often it forgot; nothing that it forgets itself.
     """
 
     values: dict[str, bytes] = field(default_factory=dict)
@@ -47,6 +49,13 @@ class MemoryState:
     sequences: dict[int, int] = field(default_factory=dict)
     n_writers: int = 0
     sums: dict[str, dict[str, int]] = field(default_factory=dict)
+    sweeps: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    n_lives: int = 0
+
+    @property
+    def server(self) -> str:
+        """Who holds this: after it forgot, another one."""
+        return f"life-{self.n_lives}"
 
     def copy(self) -> MemoryState:
         """Return what a replica would hold that is up to date now."""
@@ -58,6 +67,7 @@ class MemoryState:
             dict(self.sequences),
             self.n_writers,
             {key: dict(fields) for key, fields in self.sums.items()},
+            {variant: dict(states) for variant, states in self.sweeps.items()},
         )
 
     def forget(self, since: MemoryState | None = None) -> None:
@@ -65,6 +75,8 @@ class MemoryState:
         then = MemoryState() if since is None else since.copy()
         self.values, self.variants, self.marks = then.values, then.variants, then.marks
         self.fresh_ms, self.sequences, self.sums = then.fresh_ms, then.sequences, then.sums
+        self.sweeps = then.sweeps
+        self.n_lives += 1
 
     def write(self, writer: Writer, writes: UserWrites, rows: Sequence[int]) -> WriteOutcome | None:
         """Write every user of `rows` whose stored digest is the expected one.

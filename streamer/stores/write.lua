@@ -49,7 +49,7 @@ local function stored_digest(key)
 end
 
 -- A slow worker must not put an old model's features back.
-local function set_features(key, value, generation)
+local function set_features(key, value, generation, ttl_ms)
   local head = redis.pcall('GETRANGE', key, 0, 27)
   if head ~= '' then
     if type(head) ~= 'string' or #head < 28 or string.sub(head, 1, 3) ~= 'SF\1' then
@@ -60,7 +60,15 @@ local function set_features(key, value, generation)
       return
     end
   end
-  set(key, value, expire_ms)
+  set(key, value, ttl_ms)
+end
+
+-- Features go with their history: folding in a user who is idle is no activity.
+local function ttl_of_features(history_key, history)
+  if expire_ms == '0' or history ~= '' then return expire_ms end
+  local left_ms = redis.call('PTTL', history_key)
+  if left_ms <= 0 then return expire_ms end
+  return string.format('%.0f', left_ms)
 end
 
 local generation_of = {}
@@ -84,17 +92,19 @@ for row = 0, n_users - 1 do
     for doomed = next_doomed, next_doomed + n_doomed - 1 do
       redis.call('UNLINK', KEYS[doomed])
     end
+    local ttl_ms
     for live = 1, n_live do
       local features = ARGV[live * n_users + row + 13]
       if features ~= '' then
-        set_features(KEYS[live * n_users + row + 2], features, generation_of[live])
+        ttl_ms = ttl_ms or ttl_of_features(history_key, history)
+        set_features(KEYS[live * n_users + row + 2], features, generation_of[live], ttl_ms)
       end
     end
   end
   next_doomed = next_doomed + n_doomed
 end
 
--- Sums of experiments gain with a user's history, in this same call, or not at all: ADR 0007. A key
+-- Sums of experiments gain with a user's history, in this same call, or not at all: ADR 0008. A key
 -- that holds something else must harm no history, so its error is dropped.
 if additions ~= '' then
   local n_keys, names, users, keys, fields_of, amounts = unpack(cjson.decode(additions))

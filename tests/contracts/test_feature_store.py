@@ -712,6 +712,22 @@ class TestRedisStore(FeatureStoreContract):
         assert bench.client.pttl(oracle.history_key("ann")) > 2 * DAY_MS
         bench.client.close()
 
+    def test_features_that_are_folded_in_again_expire_with_their_history(self, redis_url):
+        """A publish is no activity of anybody."""
+        bench = RedisBench(redis_url, expire_after_days=2.0)
+        state = watched("x")
+        row = Row("ann", ABSENT, state.to_bytes(), features_of(state))
+        bench.store.write(user_writes(row))
+        history, features = oracle.history_key("ann"), oracle.features_key("ann", "default")
+        bench.client.pexpire(history, DAY_MS)
+        again = Row("ann", state.digest, b"", features_of(state, generation=2))
+        bench.store.write(user_writes(again, generation=2))
+        assert bench.value(features) == again.features
+        assert DAY_MS - 60_000 < bench.client.pttl(features) <= DAY_MS
+        bench.client.persist(history)  # from before the setting
+        bench.store.write(user_writes(again, generation=2))
+        assert DAY_MS < bench.client.pttl(features) <= 2 * DAY_MS
+
     def test_a_script_that_the_server_has_lost_is_sent_again(self, bench):
         state = watched("x")
         for user in ("ann", "ben"):

@@ -14,11 +14,11 @@ from streamer.factors import (
 )
 from streamer.factors.features import Stamp
 from streamer.history import HistoryBatch, Interactions, decode, digests, encode, merge, pack_word
-from streamer.reader.circuit import Circuit
+from streamer.reader.conversation import hold
 from streamer.reader.draft import Moment
 from streamer.reader.live_model import ServedModel
 from streamer.reader.ranking import rank_rows, score, top_k_many
-from streamer.reader.reading import Reading
+from streamer.reader.reading import Reading, with_histories
 from streamer.stores.keys import features_key, history_key
 
 LEARNER = load_learner(DEFAULT_LEARNER)
@@ -28,27 +28,13 @@ WITHOUT_MODEL = Moment(None, None, is_stale=True)
 TITLES = ["title-1", "title-2", "nobody knows it"]
 
 
-class Values:
-    """The reader's port over a dict; there is nothing to be slow or away."""
-
-    def __init__(self):
-        self.values = {}
-
-    def read_values(self, keys):
-        return [self.values.get(key) for key in keys]
-
-    def read_fresh(self):
-        return {}
-
-    def read_pointer(self, variant):
-        return None
-
-    def close(self):
-        pass
+VALUES = {}
+READING = Reading("default", LEARNER)
 
 
-SOURCE = Values()
-READING = Reading(SOURCE, "default", LEARNER, Circuit(1.0, lambda: NOW_MS / 1000))
+def read_values(keys):
+    """Answer as Redis; there is nothing to be slow or away."""
+    return [VALUES.get(key) for key in keys]
 
 
 def read_hostile_values(features, history):
@@ -58,16 +44,14 @@ def read_hostile_values(features, history):
         Each read of that viewer, and whether its vectors must be of the reader's own model. What
         the model ranks for it was asked for too, and the neighbors' reads were the usual ones.
     """
-    SOURCE.values[features_key("default", "u-1")] = features
-    SOURCE.values[history_key("u-1")] = history
-    for key, value in NEIGHBOR.items():
-        SOURCE.values[key] = value
+    VALUES[features_key("default", "u-1")] = features
+    VALUES[history_key("u-1")] = history
+    VALUES.update(NEIGHBOR)
     for moment in (WITH_MODEL, WITHOUT_MODEL):
         vectors = None
         for check_history in (False, True):
-            before, read, after = READING.read(
-                ["u-0", "u-1", "u-0"], moment, check_history=check_history
-            )
+            conversation = READING.read(["u-0", "u-1", "u-0"], moment, check_history=check_history)
+            before, read, after = hold(conversation, read_values)
             for neighbor in (before, after):
                 assert neighbor.error is None
                 assert neighbor.vectors is not None
@@ -85,7 +69,7 @@ def ours(features):
 
 
 def rank(read):
-    [read] = READING.with_histories([read])
+    [read] = hold(with_histories([read]), read_values)
     [best] = top_k_many([read], 5, NOW_MS, exclude_seen=True)
     assert np.isfinite(best.scores).all()
     assert len(best.item_ids) == len(best.scores) <= 5

@@ -193,8 +193,8 @@ def notes(data):
         for model_id in (pointer.model_id, "0" * 16):
             ensure_pointer_moves_on(pointer, model_id)
     assert len(refusal) < 100
-    freshness = Freshness(lambda: {b"streamer/play-events/0": data}, "streamer")
-    freshness.look()
+    freshness = Freshness("streamer")
+    freshness.take({b"streamer/play-events/0": data})
     age_seconds = freshness.age_seconds(NOW_MS)
     assert age_seconds is None or 0 <= age_seconds < float("inf")
     mark = decode_mark(data)

@@ -94,6 +94,27 @@ def test_a_learner_that_fails_in_production_takes_its_variant_out_and_never_the_
     assert mended.terminate() == 0
 
 
+def test_a_learner_that_fails_leaves_the_other_variants_fresh(deployment):
+    file = deployment.folder / "experiments.toml"
+    file.write_text('[variants.mine]\nlearner = "own_learners:ShyOfOneItem"\n')
+    folder, _, _ = make_model(deployment, 1)
+    for variant in ("default", "mine"):
+        publish(deployment.redis, deployment.models, folder, variant)
+    worker = deployment.start_worker(models__experiments=str(file))
+    worker.n_tracebacks = 2
+    bad = sent("play", 1, event("play_stop", 1, BAD_ITEM, BASE_MS + 5_000_000))
+    deployment.produce([*some_traffic(15, 100), bad])
+    deployment.wait_until_counted(worker)
+    eventually(lambda: worker.total("variant_in_service", variant="mine") == 0)
+    deployment.produce(some_traffic(16, 100))
+    deployment.wait_until_counted(worker)
+    assert worker.total("variant_in_service", variant="default") == 1
+    assert json.loads(worker.get("/readyz")[1])["variants_out_of_service"] == ["mine"]
+    result = Verifying(deployment).result()  # of `default`
+    assert result["equal"] == result["users"] == len(deployment.expected_histories())
+    assert worker.terminate() == 0
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from blocking_reader import BlockingReader
 from click.testing import CliRunner
 from waiting import eventually
 from worlds import event, records
@@ -18,7 +19,7 @@ from streamer.history import decode
 from streamer.models import load_model, publish, write_model
 from streamer.pipeline.records import Decoder, Partition
 from streamer.pipeline.step import FeatureFormat, Known, LiveModel, plan
-from streamer.reader import FeatureReader, Status, blend_many
+from streamer.reader import AsyncFeatureReader, FeatureReader, Status, blend_many
 from streamer.stores import RedisStore, connect
 from streamer.stores.keys import features_key, history_key
 
@@ -33,10 +34,11 @@ def now_ms():
 
 
 class World:
-    """Writes as a worker does."""
+    """Writes as a worker does, and opens readers of one kind."""
 
-    def __init__(self, url, folder):
+    def __init__(self, url, folder, kind):
         self.url = url
+        self.kind = kind
         self.folder = folder
         self.models = folder / "models"
         self.client = connect(url, timeout_seconds=5.0)
@@ -76,12 +78,20 @@ class World:
         self.store.write_fresh({PLAYS: now_ms(), BROWSING: fresh_ms})
 
     def reader(self, timeout_seconds=5.0):
-        return FeatureReader.connect(self.url, models=self.models, timeout_seconds=timeout_seconds)
+        options = {"models": self.models, "timeout_seconds": timeout_seconds}
+        if self.kind == "asyncio":
+            return BlockingReader(AsyncFeatureReader.connect(self.url, **options))
+        return FeatureReader.connect(self.url, **options)
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def kind(request):
+    return request.param
 
 
 @pytest.fixture
-def world(redis_url, tmp_path):
-    world = World(redis_url, tmp_path)
+def world(redis_url, tmp_path, kind):
+    world = World(redis_url, tmp_path, kind)
     world.publish()
     world.vouch()
     with world.client:
@@ -237,8 +247,8 @@ def test_many_viewers_are_read_in_their_order(world):
             assert vector is None if n % 3 == 0 else int(vector.argmax()) == n % 3
 
 
-def test_a_killed_redis_degrades_reads_and_its_return_mends_them(own_redis, tmp_path):
-    world = World(own_redis.url, tmp_path)
+def test_a_killed_redis_degrades_reads_and_its_return_mends_them(own_redis, tmp_path, kind):
+    world = World(own_redis.url, tmp_path, kind)
     world.publish()
     world.learn(event("u", "comedy-1", now_ms()))
     world.vouch()
@@ -257,8 +267,8 @@ def test_a_killed_redis_degrades_reads_and_its_return_mends_them(own_redis, tmp_
         assert reader.top_k("u", k=1).item_ids == ("comedy-0",)
 
 
-def test_a_frozen_redis_costs_one_time_out_and_no_more(own_redis, tmp_path):
-    world = World(own_redis.url, tmp_path)
+def test_a_frozen_redis_costs_one_time_out_and_no_more(own_redis, tmp_path, kind):
+    world = World(own_redis.url, tmp_path, kind)
     world.publish()
     world.learn(event("u", "comedy-1", now_ms()))
     world.vouch()
@@ -278,9 +288,9 @@ def test_a_frozen_redis_costs_one_time_out_and_no_more(own_redis, tmp_path):
         eventually(lambda: reader.get("u").status is Status.FRESH)
 
 
-def test_a_reader_may_start_before_redis_and_before_the_first_model(own_redis, tmp_path):
+def test_a_reader_may_start_before_redis_and_before_the_first_model(own_redis, tmp_path, kind):
     own_redis.kill()
-    world = World(own_redis.url, tmp_path)
+    world = World(own_redis.url, tmp_path, kind)
     with world.client, world.reader() as reader:
         assert reader.get("u").status is Status.DEGRADED
         assert reader.top_k("u").item_ids == ()

@@ -70,11 +70,23 @@ def test_every_verb_works_on_a_cluster(deployment):
     assert shown["status"] == "fresh"
     assert "title-7" in [entry["item_id"] for entry in shown["history"]]
 
+    vectors = deployment.folder / "vectors.jsonl"
+    rows = [{"user_id": user(number), "factors": [1.0] * 8} for number in range(300)]
+    vectors.write_text("\n".join(map(json.dumps, rows)))
+    imported = json.loads(run(deployment, "users", "import", str(vectors), "--json"))
+    assert imported["n_written"] == len(deployment.values("st:u:*")) == 300
+    shown = json.loads(run(deployment, "get", user(1), "--json", "--imported"))
+    assert shown["is_imported"] is True
+
     receipt = json.loads(run(deployment, "forget", user(1), "--yes", "--json"))
+    assert oracle.imported_key(user(1), "default") in receipt["deleted"]
     forgotten = oracle.State().learn([], receipt["forgotten_before_ms"]).to_bytes()
     history = oracle.history_key(user(1))
     assert deployment.values(f"st:*{user(1)}") == {history: forgotten}
     assert json.loads(run(deployment, "get", user(1), "--json"))["status"] == "cold"
+    again = json.loads(run(deployment, "users", "import", str(vectors), "--json"))
+    assert (again["n_written"], again["n_forgotten"]) == (299, 1)
+    assert len(deployment.values(f"st:*{user(1)}")) == 1
 
     for worker in workers:
         assert worker.terminate() == 0

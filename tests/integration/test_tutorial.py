@@ -104,38 +104,36 @@ def assert_that_the_page_says_the_numbers(answer):
     assert found == pytest.approx(told, abs=0.02)
     lift = answer["lifts"]["sitting"]["recency_fold_in"]["recall@20"]
     assert lift["interval"][0] > 0.2
+    lifts = answer["lifts"]["recency_fold_in"]
+    assert lifts["nightly"]["recall@20"]["lift"] > 0.3
+    assert lifts["full_history"]["recall@20"]["lift"] > 0.15
 
 
 def assert_that_the_cell_is_served(redis_url, folder):
-    """No worker of `default` runs, so whoever has stored features has them by their cell."""
+    """One worker keeps both variants fresh, and each viewer is served that of their cell."""
     assignments = Assignments(load_catalog(folder / "experiments.toml"))
-
-    def variant_of(viewer):
-        return assignments.of(viewer).parameters.variant
-
     viewers = [f"viewer-{n:06d}" for n in range(N_VIEWERS)]
-    in_cell = [viewer for viewer in viewers if variant_of(viewer) == "sitting"]
+    variants = [assignments.of(viewer).parameters.variant for viewer in viewers]
+    learners = {"default": learner_id("recency_fold_in"), "sitting": learner_id("sitting")}
     with (
         redis.Redis.from_url(redis_url) as client,
         FeatureReader.connect(
             redis_url,
             models=folder / "models",
-            group_id="streamer-sitting",
             experiments=folder / "experiments.toml",
             timeout_seconds=5,
         ) as reader,
     ):
 
         def is_served_as_stored():  # the worker may still be at work
-            served = [read for read in reader.get_many(in_cell) if read.status is Status.FRESH]
-            return served and all(map(is_as_stored, served))
+            reads = zip(reader.get_many(viewers), variants, strict=True)
+            served = [pair for pair in reads if pair[0].status is Status.FRESH]
+            are_there = {variant for _, variant in served} == set(learners)
+            return are_there and all(is_as_stored(*pair) for pair in served)
 
-        def is_as_stored(read):
-            features = decode_features(client.get(features_key("sitting", read.user_id)))
-            assert features.learner_id == learner_id("sitting")
+        def is_as_stored(read, variant):
+            features = decode_features(client.get(features_key(variant, read.user_id)))
+            assert features.learner_id == learners[variant]
             return np.array_equal(features.vectors.astype(np.float32), read.vectors)
 
         eventually(is_served_as_stored)
-        others = [viewer for viewer in viewers if viewer not in in_cell]
-        # Of the others the reader folds in whoever has a history: nobody else does for `default`.
-        assert {read.status for read in reader.get_many(others)} <= {Status.COLD, Status.REFOLDED}

@@ -184,9 +184,9 @@ class Counted:
     def __init__(self, function):
         self._function, self.n_users = function, 0
 
-    def __call__(self, histories, *rest):
+    def __call__(self, histories, model):
         self.n_users += len(histories)
-        return self._function(histories, *rest)
+        return self._function(histories, model)
 
 
 def test_a_table_of_items_that_is_too_small_is_begun_anew(monkeypatch):

@@ -1,4 +1,4 @@
-"""Nine ways to break the guarantees, each a small change of the code, for the length of a block.
+"""Ten ways to break the guarantees, each a small change of the code, for the length of a block.
 
 A simulation that does not catch every one of them proves nothing.
 """
@@ -117,6 +117,11 @@ def one_shard_vouches_for_all():
     return patch.object(SeenMarks, "smallest", lambda self: self._marks[0])
 
 
+def page_claimed_and_dropped():
+    """Whoever claims a page of the sweep folds nobody in."""
+    return patch.object(Updater, "fold_in", lambda *_: Report())
+
+
 def counted_without_its_write():
     """Sums gain although the history met a conflict."""
     add = memory.MemoryState._add
@@ -147,4 +152,5 @@ MUTANTS = [
     dropped_delivery_report,
     cached_history_merged,
     one_shard_vouches_for_all,
+    page_claimed_and_dropped,
 ]

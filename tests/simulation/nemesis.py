@@ -56,6 +56,9 @@ STEPS = (
     "seek",
     "resume",
     "close",
+    "scan done",
+    "claim done",
+    "claim fails",
 )
 """Where a process may be killed: before and after every call that touches the world."""
 MAX_WORKERS = 4

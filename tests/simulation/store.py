@@ -1,8 +1,8 @@
 """A worker's connection to the store, on which replies get lost and calls arrive late."""
 
 from streamer.errors import StoreForgot, StoreUnavailable
-from streamer.pipeline.ports import FeatureStore, MarkMove
-from streamer.stores import MemoryStore
+from streamer.pipeline.ports import FeatureStore, MarkMove, Place, UserScan
+from streamer.stores import MemoryScan, MemoryStore
 from streamer.stores.bucket_marks import SeenMarks
 from streamer.stores.write_call import joined
 
@@ -96,16 +96,47 @@ class SimStore(FeatureStore):
         return {partition: self._seen_marks(partition).smallest() for partition in partitions}
 
     def _call(self, label, script):
-        """Send a command; it may not arrive, arrive late, or arrive while its reply is lost."""
-        world = self._world
-        world.scheduler.step(label)
-        if world.is_store_down or world.dice("store"):
-            if world.random.random() < 0.5:
-                world.late.append(script)  # it waits in a buffer of the frozen server
-            world.scheduler.step(label + " fails", TIMEOUT_SECONDS * world.random.random())
-            raise StoreUnavailable("no answer", kind="timeout")
-        answer = script()
-        world.scheduler.step(label + " done")
-        if world.dice("reply"):
-            raise StoreUnavailable("the reply was lost", kind="connection")
-        return answer
+        return call(self._world, label, script)
+
+
+class SimScan(UserScan):
+    """A part for each shard; what is claimed is in the first one, as a hash is in one slot."""
+
+    def __init__(self, world):
+        self._world = world
+        self._scans = [MemoryScan(shard) for shard in world.state.shards]
+
+    def parts(self):
+        return [str(number) for number in range(len(self._scans))]
+
+    def look(self, part, variant):
+        there = call(self._world, "look", lambda: self._scans[int(part)].look("", variant))
+        server = f"{part}-{there.server}"
+        state = call(self._world, "claimed", lambda: self._scans[0].state_of(variant, server))
+        return Place(server, there.n_keys, state)
+
+    def scan(self, part, variant, cursor, n_keys):
+        few = self._world.random.choice([1, 3, n_keys])
+        return call(
+            self._world, "scan", lambda: self._scans[int(part)].scan("", variant, cursor, few)
+        )
+
+    def claim(self, variant, server, expected, wanted):
+        return call(
+            self._world, "claim", lambda: self._scans[0].claim(variant, server, expected, wanted)
+        )
+
+
+def call(world, label, script):
+    """Send a command; it may not arrive, arrive late, or arrive while its reply is lost."""
+    world.scheduler.step(label)
+    if world.is_store_down or world.dice("store"):
+        if world.random.random() < 0.5:
+            world.late.append(script)  # it waits in a buffer of the frozen server
+        world.scheduler.step(label + " fails", TIMEOUT_SECONDS * world.random.random())
+        raise StoreUnavailable("no answer", kind="timeout")
+    answer = script()
+    world.scheduler.step(label + " done")
+    if world.dice("reply"):
+        raise StoreUnavailable("the reply was lost", kind="connection")
+    return answer

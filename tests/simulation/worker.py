@@ -3,7 +3,7 @@
 import structlog
 from simulation.broker import SimLetters, SimSource
 from simulation.scheduler import Crash
-from simulation.store import SimStore
+from simulation.store import SimScan, SimStore
 
 from streamer.experiments import Counting
 from streamer.factors import FeatureDtype
@@ -15,6 +15,7 @@ from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
 from streamer.runtime.measuring import Measurer, MeasuringSettings
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
+from streamer.runtime.sweeper import Sweeper
 from streamer.runtime.updater import Updater
 
 DRAIN_SECONDS = 2.0
@@ -35,6 +36,8 @@ share = 10_000
 slots = ["0-9999"]
 """
 CACHE_USERS = 4  # of more viewers than that: some are always read again
+SWEEP_SHARE = 0.5
+PATROL_SECONDS = 20.0
 LOG = structlog.wrap_logger(None, processors=[lambda *_: _drop()])
 
 
@@ -81,6 +84,7 @@ class SimWorker:
                 self.source,
                 SimLetters(world),
                 updater,
+                Sweeper(SimScan(world), updater.fold_in, SWEEP_SHARE, world.random, PATROL_SECONDS),
                 Checkpoints(store, self.source, self.progress, self._metrics, LOG),
                 self.live_models,
                 _never_fails,

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from streamer.cli.experiment_costs import Workload, variant_cost
 from streamer.cli.experiments import command
-from streamer.cli.plan_costs import Audience, plan_for
+from streamer.cli.plan_costs import COSTS, Audience, plan_for
 from streamer.errors import ConfigError
 from streamer.experiments import Variant, allocate
 from streamer.models.experiment_file import load_catalog
@@ -71,7 +71,7 @@ def test_the_cost_of_a_learner_of_ones_own_is_not_made_up(tmp_path):
     assert "not measured" in run("check", str(path))
     found = json.loads(run("check", str(path), "--json", "--factors", "128"))["variants"]
     assert found["mine"]["worker_us_per_event"] is None
-    assert found["default"]["worker_us_per_event"] == pytest.approx(2 * 8.4)
+    assert found["default"]["worker_us_per_event"] == pytest.approx(2 * 20 * COSTS.entry_us)
 
 
 def test_check_as_json_has_everything_of_the_file():

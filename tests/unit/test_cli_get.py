@@ -10,12 +10,19 @@ from streamer.cli.get import in_words
 from streamer.cli.main import cli, main
 from streamer.errors import StoreUnavailable
 from streamer.events import Kind, Thumb
-from streamer.factors import FeatureDtype, FoldInParams, RecencyFoldIn
+from streamer.factors import (
+    FeatureDtype,
+    FoldInParams,
+    ImportStamp,
+    RecencyFoldIn,
+    encode_imported,
+)
 from streamer.history import item_key
 from streamer.models import Pointer, load_model, write_model
 from streamer.pipeline.records import Decoder
 from streamer.pipeline.step import FeatureFormat, Known, LiveModel, plan
 from streamer.stores import MemoryStore
+from streamer.stores.keys import imported_key
 
 
 class FakeSource:
@@ -190,3 +197,13 @@ def test_a_redis_that_stops_answering_is_exit_69(source, monkeypatch, capsys):
     source.is_down = True
     assert exit_code_of(monkeypatch, "u-1") == 69
     assert capsys.readouterr().err == "streamer: Redis did not answer: timeout\n"
+
+
+def test_an_imported_vector_is_shown_if_it_is_asked_for(source):
+    source.learn(event("u-1", "title-3"))
+    stamp = ImportStamp(source.live.model.model_id, 0, FeatureDtype.F16, NOW_MS)
+    [value] = encode_imported(source.live.model.item_factors[:1], stamp)
+    source.store.values[imported_key("default", "u-1")] = value
+    assert json.loads(run("u-1", "--json"))["is_imported"] is False
+    assert json.loads(run("u-1", "--json", "--imported"))["is_imported"] is True
+    assert run("u-1", "--imported").count("8 factors, imported") == 1

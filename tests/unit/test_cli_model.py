@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import redis
 from click.testing import CliRunner
 
 from streamer.cli.main import cli, main
@@ -10,6 +11,7 @@ from streamer.errors import ModelError
 from streamer.factors import FoldInParams
 from streamer.models import load_model, read_manifest, write_model
 from streamer.pipeline.records import Partition, Record
+from streamer.pipeline.sweep import advanced, begun, encode_sweep
 
 T0 = 1_700_000_000_000
 
@@ -139,6 +141,13 @@ def test_a_model_is_published_shown_and_rolled_back(run, tmp_path, redis_url, mo
     shown = json.loads(run("show", "--variant", "default", "--json").output)
     assert (shown["model_id"], shown["generation"], shown["previous"]) == (second, 2, first)
     assert shown["folder"] == f"models/{second}"
+    assert shown["sweep"] == {
+        "is_done": False,
+        "progress": 0.0,
+        "n_passes": 0,
+        "n_found_behind": 0,
+        "n_left_behind": None,
+    }
     assert run("rollback").output == (
         f"default: model {first} is live again, as generation 3; {second} was rolled back\n"
     )
@@ -149,6 +158,36 @@ def test_a_model_is_published_shown_and_rolled_back(run, tmp_path, redis_url, mo
         "previous": first,
     }
     assert "generation 5" in run("publish", f"models/{first}").output
+
+
+def test_show_says_how_far_everybody_has_the_live_model(run, tmp_path, redis_url, monkeypatch):
+    monkeypatch.setenv("STREAMER__REDIS__URL", redis_url)
+    write_tiny(tmp_path / "1", 1)
+    run("publish", "1")
+
+    def shown_after(sweep):
+        with redis.Redis.from_url(redis_url) as client:
+            server = client.info("server")["run_id"]
+            client.hset("st:sweep:default", server, encode_sweep(sweep))
+        return json.loads(run("show", "--variant", "default", "--json").output)["sweep"]
+
+    half = advanced(begun(1, 40, T0), "96", 20, 7, T0)
+    assert shown_after(half) == {
+        "is_done": False,
+        "progress": 0.5,
+        "n_passes": 1,
+        "n_found_behind": 7,
+        "n_left_behind": None,
+    }
+    done = advanced(advanced(half, "0", 20, 0, T0), "0", 40, 0, T0)
+    assert shown_after(done) == {
+        "is_done": True,
+        "progress": 1.0,
+        "n_passes": 2,
+        "n_found_behind": 7,
+        "n_left_behind": 0,
+    }
+    assert shown_after(begun(2, 40, T0))["n_passes"] == 0  # of another generation
 
 
 def test_where_there_is_nothing_to_roll_back_to_it_says_so(run, redis_url, tmp_path, monkeypatch):

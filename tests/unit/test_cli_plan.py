@@ -65,6 +65,14 @@ def test_more_variants_cost_memory_and_work():
     assert all(three[name] > one[name] for name in ("redis_bytes", "worker_cores", "redis_cores"))
 
 
+def test_imported_vectors_cost_memory_alone():
+    asked = ("--users", "50M", "--events-per-second", "200k", "--json")
+    plain, imported = (json.loads(run(*asked, *flag))["plan"] for flag in ((), ("--imported",)))
+    each = (imported["redis_bytes"] - plain["redis_bytes"]) / 50_000_000
+    assert 250 < each < 350
+    assert {name for name in plain if plain[name] != imported[name]} == {"redis_bytes"}
+
+
 def test_the_text_names_the_answer_and_what_it_rests_on():
     output = run("--users", "50M", "--events-per-second", "200k")
     plan = plan_for(Audience(users=50_000_000, events_per_second=200_000))

@@ -3,10 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+from click import Context
 from click.testing import CliRunner
 from worlds import NOW_MS, event
 
 from streamer.cli.main import cli
+from streamer.cli.replay import command
 from streamer.errors import ConfigError, LearnerError, ModelError
 from streamer.evaluation.contenders import BASELINES
 from streamer.factors import FoldInParams
@@ -80,6 +82,7 @@ def test_several_learners_stand_beside_each_other(run):
 
 def test_targets_begin_after_what_the_model_was_trained_on(run):
     assert answer_of(run) == answer_of(run, "--targets-from", "2025-11-23T12:13:20.100Z")
+    assert answer_of(run) == answer_of(run, "--targets-from", str(NOW_MS + 100))
     earlier = answer_of(run, "--targets-from", "0.25")
     assert earlier["targets"] > answer_of(run)["targets"]
     assert answer_of(run, "--targets-from", "0")["targets"] > earlier["targets"]
@@ -92,7 +95,7 @@ def test_a_replay_that_only_learns_says_how_fast_it_was(run):
     assert "200 events of 9 viewers" in run("log.jsonl", "--model", "m", "--no-metrics").stdout
 
 
-@pytest.mark.parametrize("share", ["1", "1.5", "-0.1", "nan"])
+@pytest.mark.parametrize("share", ["1", "1.5", "-0.1", "nan", "inf", "1e12", "946684799999"])
 def test_a_share_that_is_none_is_refused(run, share):
     result = run("log.jsonl", "--model", "m", f"--targets-from={share}", exit_code=2)
     assert "no share of the log" in result.stderr
@@ -177,3 +180,10 @@ def test_a_learner_that_fails_is_named(run, tmp_path, monkeypatch):
     for words in ((), ("--no-metrics",)):
         with pytest.raises(LearnerError, match="learner 'fails' raised ValueError: no idea"):
             run("log.jsonl", "--model", "m", "--learner", "tastes_that_fail:Fails", *words)
+
+
+def test_built_in_learners_are_completed():
+    (option,) = (param for param in command.params if param.name == "learners")
+    context = Context(command)
+    found = [item.value for item in option.shell_complete(context, "recency")]
+    assert found == ["recency_fold_in"]

@@ -45,7 +45,7 @@ from streamer.events import (
     decode_event,
 )
 from streamer.experiments import Book
-from streamer.factors import LEARNER_FAULTS, FeatureDtype, RecencyFoldIn, features
+from streamer.factors import LEARNER_FAULTS, FeatureDtype, RecencyFoldIn, features, imported
 from streamer.factors.blend import blend
 from streamer.factors.sgd_replay import SgdReplay
 from streamer.history import GROUPS, codec
@@ -343,6 +343,7 @@ LAYOUTS = {
     "history header": codec.HEADER,
     "history entry": codec.ENTRY,
     "features header": features.HEADER,
+    "imported header": imported.HEADER,
 }
 
 
@@ -371,6 +372,11 @@ def test_constants_in_the_layouts_are_those_of_the_codecs():
     assert served["dtype"] == ", ".join(
         f"{each.value}: {each.name.lower()}" for each in FeatureDtype
     )
+    beside = after(REDIS, "<!-- layout: imported header -->")
+    alone = {bare(row[2]): row[4] for row in table(beside, "offset", "size", "field")}
+    assert bare(alone["magic"]).encode() == imported.MAGIC
+    assert alone["version"] == str(imported.FORMAT_VERSION)
+    assert alone["dtype"] == served["dtype"]
     assert f"`{RecencyFoldIn.name}`" in served["learner_id"]
     assert features.learner_id(RecencyFoldIn.name) == zlib.crc32(RecencyFoldIn.name.encode())
 
@@ -389,6 +395,7 @@ def test_keys_are_those_of_the_package(user_id):
     right = {
         history,
         served,
+        keys.imported_key("rows-2", user_id),
         keys.quarantine_key(history),
         keys.quarantine_key(served),
         pointer_key("rows-2"),
@@ -398,9 +405,10 @@ def test_keys_are_those_of_the_package(user_id):
         f"{keys.SEQUENCES_OF_BUCKET[keys.bucket_number(user_id)]}WRITER",
         keys.FRESH,
         keys.VARIANTS,
+        keys.sweep_key("rows-2"),
         keys.sums_key(keys.bucket_number(user_id), Book("memory", 1_764_568_800_000)),
     }
-    reserved = {f"st:u:{tag}:rows-2:{user_id}", "st:trend:WINDOW"}
+    reserved = {"st:trend:WINDOW"}
     assert written == right | reserved
 
 
@@ -412,6 +420,8 @@ def test_sizes_are_those_of_the_codecs():
         size = dtype.numpy.itemsize
         right = [features.HEADER.itemsize, size, features.HEADER.itemsize + 2 * 64 * size, 2, 64]
         assert rows[f"features in {dtype.name.lower()}"] == right
+        alone = [imported.HEADER.itemsize, size, imported.HEADER.itemsize + 64 * size, 64]
+        assert rows[f"imported vector in {dtype.name.lower()}"] == alone
 
 
 def test_the_digest_formula_gives_the_vectors():

@@ -307,6 +307,12 @@ def test_a_notebook_shows_tables_and_plots(report):
     assert f"{recall:.4f}" in shown.text
 
 
+def test_a_terminal_shows_one_line(report):
+    recall = report.standings["nightly"].metrics["recall@20"].value
+    assert f"nightly {recall:.4f}" in repr(report)
+    assert "\n" not in repr(report)
+
+
 def test_the_page_stands_alone_and_runs_nothing(report):
     html = as_page(report)
     page = Page(html)

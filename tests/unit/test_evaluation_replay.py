@@ -524,3 +524,48 @@ def test_many_targets_are_asked_again_in_part(monkeypatch):
     for delay_ms, ranks in whole.trial.delayed_ranks["recency_fold_in"].items():
         some = report.trial.delayed_ranks["recency_fold_in"][delay_ms]
         assert some.tolist() == ranks[report.trial.delayed].tolist()
+
+
+# --- to the millisecond ------------------------------------------------------------------------
+
+
+def test_what_is_a_millisecond_younger_than_the_delay_has_not_arrived():
+    recorder = Recorder()
+    values = [event("ann", "item-0", NOW_MS), event("ann", "item-1", NOW_MS + 299_999)]
+    replayed(values, line_of_items(), recorder, targets_from=NOW_MS)
+    assert recorder.asked[2] == set()
+
+
+@pytest.mark.parametrize(("before_midnight_ms", "is_cold"), [(0, True), (1, False)])
+def test_nightly_ends_at_midnight(before_midnight_ms, is_cold):
+    first_ms = MIDNIGHT_MS - before_midnight_ms
+    values = [event("ann", "item-0", first_ms), event("ann", "item-1", MIDNIGHT_MS + 1)]
+    report = replayed(values, line_of_items(), Stubborn(), targets_from=first_ms)
+    assert report.standings["nightly"].cold == float(is_cold)
+
+
+@pytest.mark.parametrize(("days", "rank"), [(6, 1), (8, 0)])
+def test_a_play_trends_half_as_much_after_seven_days(days, rank):
+    """Two viewers began item-0, one began item-1 some days later."""
+    later_ms = NOW_MS + days * DAY_MS
+    values = [event("ann", "item-0", NOW_MS), event("ben", "item-0", NOW_MS)]
+    values += [event("cat", "item-1", later_ms), event("dan", "item-1", later_ms + 1)]
+    assert ranks_of(replayed(values, line_of_items(), Stubborn()), "trending")[-1] == rank
+
+
+def test_what_trended_a_hundred_half_lives_ago_is_nothing():
+    later_ms = NOW_MS + 700 * DAY_MS
+    values = [event(user, "item-0", NOW_MS) for user in ("ann", "ben", "cat")]
+    values += [event("dan", "item-1", later_ms), event("eve", "item-1", later_ms + 1)]
+    assert ranks_of(replayed(values, line_of_items(), Stubborn()), "trending")[-1] == 0
+
+
+@pytest.mark.parametrize("forget", ["forget", "\\u0066orget"])
+def test_a_forget_in_a_file_reaches_five_minutes_beyond_itself(forget):
+    values = [
+        f'{{"type": "{forget}", "user_id": "ann", "event_time": {NOW_MS}}}'.encode(),
+        event("ann", "item-0", NOW_MS + 300_000),
+        event("ann", "item-1", NOW_MS + 300_001),
+    ]
+    report = replayed(values, line_of_items(), Stubborn())
+    assert report.trial.targets.item_rows.tolist() == [1]

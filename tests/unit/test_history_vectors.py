@@ -23,6 +23,7 @@ def test_the_file_has_the_documented_parts():
         "buckets",
         "features",
         "fold_ins",
+        "imported",
     }
 
 

@@ -29,9 +29,9 @@ def test_a_value_that_is_no_time_vouches_for_nothing(value):
 
 
 def test_the_age_counts_from_the_oldest_partition_and_is_never_negative():
-    freshness = Freshness(lambda: {b"g/play-events/0": b"5000"}, "g")
+    freshness = Freshness("g")
     assert freshness.age_seconds(9000) is None
-    freshness.look()
+    freshness.look(lambda: {b"g/play-events/0": b"5000"})
     assert freshness.age_seconds(7500) == 2.5
     assert freshness.age_seconds(4000) == 0.0
 
@@ -44,7 +44,7 @@ def test_while_redis_is_silent_the_last_answer_ages():
             raise StoreUnavailable("gone", kind="timeout")
         return answers.pop()
 
-    freshness = Freshness(read_fresh, "g")
-    freshness.look()
-    freshness.look()
+    freshness = Freshness("g")
+    freshness.look(read_fresh)
+    freshness.look(read_fresh)
     assert freshness.age_seconds(25_000) == 20.0

@@ -17,9 +17,7 @@ class World:
         self.directory = directory
         self.pointer = None
         self.now = 0.0
-        self.follower = ModelFollower(
-            self.read_pointer, directory, RecencyFoldIn(), lambda: self.now
-        )
+        self.follower = ModelFollower(directory, RecencyFoldIn(), lambda: self.now)
 
     def read_pointer(self):
         if isinstance(self.pointer, Exception):
@@ -41,7 +39,7 @@ class World:
 
     def look(self, pointer):
         self.pointer = pointer
-        self.follower.look()
+        self.follower.look(self.read_pointer)
         served = self.follower.current()
         return served and (f"{served.model.model_id:016x}", served.generation)
 

@@ -31,7 +31,9 @@ from streamer.runtime.health import health_of
 from streamer.runtime.loop import LoopParts, LoopSettings, WorkerLoop
 from streamer.runtime.observer import LoopObserver
 from streamer.runtime.progress import Progress
+from streamer.runtime.sweeper import Sweeper
 from streamer.runtime.updater import Updater
+from streamer.stores import MemoryScan
 
 DOWN = StoreUnavailable("it is down", kind="connection")
 BROKER_DOWN = BrokerUnavailable("it is down")
@@ -59,6 +61,7 @@ class Bench:
         self.clock = FakeClock()
         monkeypatch.setattr("streamer.runtime.loop.time", self.clock)
         monkeypatch.setattr("streamer.runtime.retrying.time", self.clock)
+        monkeypatch.setattr("streamer.runtime.sweeper.time", self.clock)
         self.journal = []
         self.store = store(self)
         self.source = FakeSource(self.clock, self.journal)
@@ -81,6 +84,7 @@ class Bench:
                 self.source,
                 self.letters,
                 self.updater,
+                Sweeper(MemoryScan(self.store.state), self.updater.fold_in, 0.1, Random(7)),
                 Checkpoints(self.store, self.source, self.progress, self.metrics, log),
                 lambda: [] if self.live is None else [self.live],
                 self.take_out,

@@ -36,6 +36,7 @@ def test_values_have_the_lengths_that_the_codecs_write():
     assert footprint.history_bytes(20) == 24 + 20 * 16
     assert footprint.features_bytes(64, FeatureDtype.F16) == 64 + 2 * 64 * 2
     assert footprint.features_bytes(64, FeatureDtype.F32) == 64 + 2 * 64 * 4
+    assert footprint.imported_bytes(64, FeatureDtype.F16) == 32 + 64 * 2
 
 
 def forecast(n_users=1_000_000, **changes):
@@ -62,6 +63,7 @@ def test_whatever_is_added_takes_more():
         "dtype": FeatureDtype.F32,
         "n_variants": 2,
         "expires": True,
+        "has_imported": True,
     }
     for name, value in changes.items():
         assert forecast(**{name: value}) > forecast()
