@@ -18,12 +18,12 @@ from streamer.cli.replay_progress import showing
 from streamer.cli.replay_source import Source
 from streamer.cli.replay_table import as_table
 from streamer.config import Settings, load_settings
-from streamer.evaluation.learning import learn
-from streamer.evaluation.notebook import trained_through_of
-from streamer.evaluation.replay_html import as_page
-from streamer.evaluation.replay_plots import ensure_plots
-from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
-from streamer.evaluation.targets import TargetKind
+from streamer.evaluation.trial.learning import learn
+from streamer.evaluation.trial.notebook import trained_through_of
+from streamer.evaluation.trial.page import as_page
+from streamer.evaluation.trial.plots import ensure_plots
+from streamer.evaluation.trial.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
+from streamer.evaluation.trial.targets import TargetKind
 from streamer.events import EARLIEST_EVENT_TIME_MS
 from streamer.factors import BUILT_INS, DEFAULT_LEARNER, ItemModel, Learner, load_learners
 from streamer.models import load_model

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from streamer.evaluation.trial import OnProgress
+from streamer.evaluation.trial.court import OnProgress
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 from streamer.config import Settings
-from streamer.evaluation.notebook import records_of_file
-from streamer.evaluation.trial import OnProgress
+from streamer.evaluation.trial.court import OnProgress
+from streamer.evaluation.trial.notebook import records_of_file
 from streamer.kafka.stretch import Topics
 from streamer.pipeline.records import Record
 

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from streamer.cli.moments import in_utc
-from streamer.evaluation.bootstrap import Interval
-from streamer.evaluation.breakdowns import Group
-from streamer.evaluation.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
-from streamer.evaluation.replay_report import Report
+from streamer.evaluation.trial.bootstrap import Interval
+from streamer.evaluation.trial.breakdowns import Group
+from streamer.evaluation.trial.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
+from streamer.evaluation.trial.report import Report
 
 
 def as_table(report: Report) -> Renderables:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from worlds import NOW_MS, event, item_model
 
 from streamer.evaluation.golden import GoldenHistories
-from streamer.evaluation.log_sources import records_of_values
-from streamer.evaluation.replaying import ReplayPlan, replay_records
-from streamer.evaluation.targets import TargetKind
+from streamer.evaluation.trial.log_sources import records_of_values
+from streamer.evaluation.trial.replaying import ReplayPlan, replay_records
+from streamer.evaluation.trial.targets import TargetKind
 from streamer.events import decode_event
 from streamer.factors import RecencyFoldIn, blend
 

@@ -10,7 +10,7 @@ from worlds import NOW_MS, event
 from streamer.cli.main import cli
 from streamer.cli.replay import command
 from streamer.errors import ConfigError, LearnerError, ModelError
-from streamer.evaluation.contenders import BASELINES
+from streamer.evaluation.trial.contenders import BASELINES
 from streamer.factors import FoldInParams
 from streamer.models import ModelNotes, write_model
 

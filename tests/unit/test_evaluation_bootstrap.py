@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from streamer.evaluation import bootstrap
-from streamer.evaluation.bootstrap import Bootstrap
+from streamer.evaluation.trial import bootstrap
+from streamer.evaluation.trial.bootstrap import Bootstrap
 
 
 def clustered(n_users=400, plays_each=5, seed=1):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streamer.evaluation.calibration import MIN_LISTS, N_BINS, calibrate
+from streamer.evaluation.trial.calibration import MIN_LISTS, N_BINS, calibrate
 
 
 def forecasts(n_lists=2_000, k=10, drift=0.0, seed=1):

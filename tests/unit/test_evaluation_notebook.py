@@ -12,8 +12,8 @@ from worlds import NOW_MS, event, item_model
 
 from streamer.errors import ConfigError, ModelError
 from streamer.evaluation import Report, replay
-from streamer.evaluation.log_sources import records_of_values
-from streamer.evaluation.replay_html import as_fragment, as_page
+from streamer.evaluation.trial.log_sources import records_of_values
+from streamer.evaluation.trial.page import as_fragment, as_page
 from streamer.factors import FoldInParams, RecencyFoldIn, UserFactors
 from streamer.models import ModelNotes, write_model
 

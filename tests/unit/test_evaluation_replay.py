@@ -9,12 +9,12 @@ from unit.test_runtime_fakes import NOON_MS, FaultyStore
 from worlds import NOW_MS, event, item_model, records
 
 from streamer.errors import ConfigError
-from streamer.evaluation.event_log import collect_events
-from streamer.evaluation.learning import Apprentice
-from streamer.evaluation.log_sources import records_of_values
-from streamer.evaluation.replaying import ReplayPlan, replay_records
-from streamer.evaluation.snapshots import histories_at
-from streamer.evaluation.targets import TargetKind
+from streamer.evaluation.trial.event_log import collect_events
+from streamer.evaluation.trial.learning import Apprentice
+from streamer.evaluation.trial.log_sources import records_of_values
+from streamer.evaluation.trial.replaying import ReplayPlan, replay_records
+from streamer.evaluation.trial.snapshots import histories_at
+from streamer.evaluation.trial.targets import TargetKind
 from streamer.factors import FeatureDtype, FoldInParams, ItemModel, RecencyFoldIn, UserFactors
 from streamer.history import digests, encode
 from streamer.pipeline.records import Decoder
@@ -503,10 +503,10 @@ def test_a_rejected_solve_is_served_popularity():
 
 
 def test_many_targets_are_asked_again_in_part(monkeypatch):
-    monkeypatch.setattr("streamer.evaluation.trial.MAX_DELAYED_TARGETS", 7)
-    monkeypatch.setattr("streamer.evaluation.trial.MAX_LISTED_TARGETS", 5)
-    monkeypatch.setattr("streamer.evaluation.trial.TARGETS_AT_ONCE", 16)
-    monkeypatch.setattr("streamer.evaluation.ranking.MAX_SCORES_AT_ONCE", 500)
+    monkeypatch.setattr("streamer.evaluation.trial.court.MAX_DELAYED_TARGETS", 7)
+    monkeypatch.setattr("streamer.evaluation.trial.court.MAX_LISTED_TARGETS", 5)
+    monkeypatch.setattr("streamer.evaluation.trial.court.TARGETS_AT_ONCE", 16)
+    monkeypatch.setattr("streamer.evaluation.trial.ranking.MAX_SCORES_AT_ONCE", 500)
     rng = np.random.default_rng(3)
     values = [
         event(f"u{rng.integers(6)}", f"title-{rng.integers(40)}", NOW_MS + 100_000 * n)

@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.event_log import EventLog
-from streamer.evaluation.targets import Targets
+from streamer.evaluation.trial.event_log import EventLog
+from streamer.evaluation.trial.targets import Targets
 from streamer.events import Kind, Thumb
 from streamer.factors import UNKNOWN_ROW, ItemModel
 

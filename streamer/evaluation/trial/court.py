@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.contenders import (
+from streamer.evaluation.trial.contenders import (
     FULL_HISTORY,
     NIGHTLY,
     POPULARITY,
@@ -28,10 +28,10 @@ from streamer.evaluation.contenders import (
     serve,
     static_vectors,
 )
-from streamer.evaluation.event_log import EventLog
-from streamer.evaluation.ranking import Block, best, block_length, ranks
-from streamer.evaluation.targets import Targets
-from streamer.evaluation.trends import trending_scores
+from streamer.evaluation.trial.event_log import EventLog
+from streamer.evaluation.trial.ranking import Block, best, block_length, ranks
+from streamer.evaluation.trial.targets import Targets
+from streamer.evaluation.trial.trends import trending_scores
 from streamer.factors import ItemModel, Learner
 from streamer.history import HistoryBatch, event_times_ms
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from streamer.evaluation.bootstrap import Bootstrap, Interval
-from streamer.evaluation.breakdowns import Group, by_delay, by_history_length, by_pause
-from streamer.evaluation.calibration import Calibration, calibrate
-from streamer.evaluation.scores import METRICS
-from streamer.evaluation.targets import TargetKind
-from streamer.evaluation.trial import Board, Trial
+from streamer.evaluation.trial.bootstrap import Bootstrap, Interval
+from streamer.evaluation.trial.breakdowns import Group, by_delay, by_history_length, by_pause
+from streamer.evaluation.trial.calibration import Calibration, calibrate
+from streamer.evaluation.trial.court import Board, Trial
+from streamer.evaluation.trial.scores import METRICS
+from streamer.evaluation.trial.targets import TargetKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
-        from streamer.evaluation.replay_html import as_fragment  # noqa: PLC0415  it needs this module
+        from streamer.evaluation.trial.page import as_fragment  # noqa: PLC0415  it needs this module
 
         return as_fragment(self)
 

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.scores import Ranks, recall
-from streamer.evaluation.trial import NO_PAUSE, Trial
+from streamer.evaluation.trial.court import NO_PAUSE, Trial
+from streamer.evaluation.trial.scores import Ranks, recall
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.event_log import EventLog
-from streamer.evaluation.ranking import Block, block_length
-from streamer.evaluation.targets import DAY_MS, Targets
+from streamer.evaluation.trial.event_log import EventLog
+from streamer.evaluation.trial.ranking import Block, block_length
+from streamer.evaluation.trial.targets import DAY_MS, Targets
 from streamer.events import Kind
 from streamer.factors import UNKNOWN_ROW, ItemModel
 from streamer.history import kinds

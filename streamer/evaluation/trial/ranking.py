@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.targets import Targets
+from streamer.evaluation.trial.targets import Targets
 
 MAX_SCORES_AT_ONCE: Final = 2_000_000
 """8 MB of float32: what is counted over is best still in the cache."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from streamer.errors import ConfigError, ModelError
-from streamer.evaluation.log_sources import IN_A_FILE, record_of_value
+from streamer.evaluation.trial.log_sources import IN_A_FILE, record_of_value
 from streamer.pipeline.records import Record
 
 FIELDS: Final = ("type", "user_id", "item_id", "event_time", "watched_s", "duration_s")

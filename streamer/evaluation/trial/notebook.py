@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamer.errors import ConfigError, RejectedRecord
-from streamer.evaluation.event_rows import (
+from streamer.evaluation.trial.court import OnProgress
+from streamer.evaluation.trial.event_rows import (
     is_frame,
     record_of_row,
     records_of_rows,
     rows_of_frame,
     rows_of_parquet,
 )
-from streamer.evaluation.log_sources import record_of_value, records_of_lines
-from streamer.evaluation.replay_report import Report
-from streamer.evaluation.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
-from streamer.evaluation.targets import TargetKind
-from streamer.evaluation.trial import OnProgress
+from streamer.evaluation.trial.log_sources import record_of_value, records_of_lines
+from streamer.evaluation.trial.replaying import DEFAULT_K, ReplayPlan, TargetsFrom, replay_records
+from streamer.evaluation.trial.report import Report
+from streamer.evaluation.trial.targets import TargetKind
 from streamer.events.times import parse_event_time
 from streamer.factors import DEFAULT_LEARNER, ItemModel, Learner, load_learner
 from streamer.models import load_model, read_manifest

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.event_log import EventLog
-from streamer.evaluation.full_histories import full_vectors
-from streamer.evaluation.snapshots import histories_at
-from streamer.evaluation.targets import DAY_MS, Targets, ends_before
+from streamer.evaluation.trial.event_log import EventLog
+from streamer.evaluation.trial.full_histories import full_vectors
+from streamer.evaluation.trial.snapshots import histories_at
+from streamer.evaluation.trial.targets import DAY_MS, Targets, ends_before
 from streamer.factors import ItemModel, Learner, ask, blend
 from streamer.history import HistoryBatch, event_times_ms
 

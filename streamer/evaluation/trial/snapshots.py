@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.event_log import EventLog
-from streamer.evaluation.targets import ragged
+from streamer.evaluation.trial.event_log import EventLog
+from streamer.evaluation.trial.targets import ragged
 from streamer.history import HistoryBatch, Interactions, merge
 
 

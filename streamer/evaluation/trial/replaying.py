@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streamer.errors import ConfigError
-from streamer.evaluation.contenders import BASELINES
-from streamer.evaluation.event_log import EventLog, collect_events
-from streamer.evaluation.replay_report import Origin, Report
-from streamer.evaluation.targets import TargetKind, find_targets
-from streamer.evaluation.trial import Court, OnProgress
+from streamer.evaluation.trial.contenders import BASELINES
+from streamer.evaluation.trial.court import Court, OnProgress
+from streamer.evaluation.trial.event_log import EventLog, collect_events
+from streamer.evaluation.trial.report import Origin, Report
+from streamer.evaluation.trial.targets import TargetKind, find_targets
 from streamer.factors import ItemModel, Learner
 from streamer.pipeline.records import Record
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.evaluation.event_log import EventLog
+from streamer.evaluation.trial.event_log import EventLog
 from streamer.events import Kind
 from streamer.factors import UNKNOWN_ROW, ItemModel
 from streamer.history import kinds

@@ -9,9 +9,9 @@ from math import isnan
 from typing import Any, Final
 
 from streamer.errors import ConfigError
-from streamer.evaluation.breakdowns import Group
-from streamer.evaluation.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
-from streamer.evaluation.replay_report import Report
+from streamer.evaluation.trial.breakdowns import Group
+from streamer.evaluation.trial.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
+from streamer.evaluation.trial.report import Report
 
 WIDTH: Final = 7.0
 """Inches, at 72 a pixel each; the page scales them."""

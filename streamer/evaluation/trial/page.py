@@ -12,11 +12,11 @@ from math import isnan
 from typing import Final
 
 from streamer.errors import ConfigError
-from streamer.evaluation.bootstrap import Interval
-from streamer.evaluation.breakdowns import Group
-from streamer.evaluation.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
-from streamer.evaluation.replay_plots import plots
-from streamer.evaluation.replay_report import Report
+from streamer.evaluation.trial.bootstrap import Interval
+from streamer.evaluation.trial.breakdowns import Group
+from streamer.evaluation.trial.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
+from streamer.evaluation.trial.plots import plots
+from streamer.evaluation.trial.report import Report
 
 _STYLE: Final = """
 .streamer-replay { font-family: system-ui, sans-serif; max-width: 60rem; line-height: 1.4; }
