@@ -18,6 +18,7 @@ from streamer.cli.replay_progress import showing
 from streamer.cli.replay_source import Source
 from streamer.cli.replay_table import as_table
 from streamer.config import Settings, load_settings
+from streamer.evaluation.trial.capacities import MAX_CAPACITY, PLAY_CAPACITY
 from streamer.evaluation.trial.learning import learn
 from streamer.evaluation.trial.notebook import trained_through_of
 from streamer.evaluation.trial.page import as_page
@@ -70,6 +71,7 @@ class ReplayRequest:
     targets_from: TargetsFrom | None
     targets: str
     k: int
+    capacities: tuple[int, ...]
     json_path: str | None
     html_path: Path | None
     metrics: bool
@@ -132,6 +134,15 @@ class ReplayRequest:
     help="Length of the lists: recall is the share of targets among so many titles.",
 )
 @click.option(
+    "--capacity",
+    "capacities",
+    multiple=True,
+    type=click.IntRange(1, MAX_CAPACITY),
+    metavar="N",
+    help=f"Try {DEFAULT_LEARNER} also on histories with room for N plays instead of "
+    f"{PLAY_CAPACITY}, and say what they would cost; may be given often.",
+)
+@click.option(
     "--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."
 )
 @click.option(
@@ -166,7 +177,12 @@ def command(**options: Any) -> None:  # noqa: ANN401  one of every type
             _tell(request, answer, text)
             return
         plan = ReplayPlan(
-            model, learners, _targets_from(request), request.k, TargetKind(request.targets)
+            model,
+            learners,
+            _targets_from(request),
+            request.k,
+            TargetKind(request.targets),
+            request.capacities,
         )
         report = replay_records(source.records(settings, show), plan, show)
     if request.html_path is not None:

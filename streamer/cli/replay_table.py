@@ -12,8 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from streamer.cli.moments import in_utc
+from streamer.cli.plan_costs import COSTS, REFERENCE_FACTORS
 from streamer.evaluation.trial.bootstrap import Interval
 from streamer.evaluation.trial.breakdowns import Group
+from streamer.evaluation.trial.capacities import history_bytes
 from streamer.evaluation.trial.contenders import FULL_HISTORY, NIGHTLY, POPULARITY
 from streamer.evaluation.trial.report import Report
 
@@ -31,7 +33,9 @@ def as_table(report: Report) -> Renderables:
         *_lifts(report),
         _lists(report),
     ]
-    names = [*report.learners, FULL_HISTORY, NIGHTLY, POPULARITY]
+    if report.trial.long_lengths:
+        shown.append(_prices(report))
+    names = [*report.learners, *report.trial.long_lengths, FULL_HISTORY, NIGHTLY, POPULARITY]
     label = f"recall@{report.trial.k}"
     shown += [
         _groups(f"{label} by entries of the history", report.by_history_length, names),
@@ -68,6 +72,17 @@ def _lists(report: Report) -> Table:
             f"{standing.cold:.1%}",
             end_section=place == report.trial.n_learners,
         )
+    return table
+
+
+def _prices(report: Report) -> Table:
+    """Return what a viewer costs with each capacity, by the costs of docs/sizing.md."""
+    title = "a viewer at a target, by the room for plays"
+    table = _table("", "entries", "bytes of history", "µs to fold in", title=title)
+    n_factors = report.origin.n_factors
+    for name, entries in report.mean_entries.items():
+        fold_us = COSTS.entry_us * entries * n_factors / REFERENCE_FACTORS
+        table.add_row(name, f"{entries:.1f}", f"{history_bytes(entries):,.0f}", f"{fold_us:.1f}")
     return table
 
 

@@ -9,7 +9,7 @@ positive definite whatever the weights.
 from __future__ import annotations
 
 import contextlib
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from streamer.events import Kind, Thumb
 from streamer.factors.learner import UserFactors
 from streamer.factors.model import UNKNOWN_ROW, ItemModel
 from streamer.factors.signals import strengths
-from streamer.history import CAPACITIES, HistoryBatch, kinds, values
+from streamer.history import kinds, values
 
 N_VECTORS: Final = 2
 BOUND_SLACK: Final = 1e-6
@@ -28,7 +28,24 @@ _WIDTH_STEP: Final = 8
 """Users are solved together with others of the same number of entries, rounded up to this."""
 
 
-def fold_in(histories: HistoryBatch, model: ItemModel) -> UserFactors:
+class Entries(Protocol):
+    """Histories as padded columns, newest entry first: a `HistoryBatch`, or longer ones.
+
+    Attributes:
+        item_keys: uint64, shape (n_users, n_slots).
+        words: uint64, shape (n_users, n_slots); 0 in an empty slot.
+    """
+
+    @property
+    def item_keys(self) -> NDArray[np.uint64]: ...  # noqa: D102  above
+
+    @property
+    def words(self) -> NDArray[np.uint64]: ...  # noqa: D102  above
+
+    def __len__(self) -> int: ...
+
+
+def fold_in(histories: Entries, model: ItemModel) -> UserFactors:
     """Return both vectors of every history, as `RecencyFoldIn` does."""
     n_users = len(histories)
     is_used = histories.words != 0
@@ -71,7 +88,7 @@ def _hidden(item_keys: NDArray[np.uint64], is_down: NDArray[np.bool_]) -> NDArra
     users = np.flatnonzero(is_down.any(axis=1))
     if len(users) == 0:
         return hidden
-    most = int(CAPACITIES.max())
+    most = int(is_down[users].sum(axis=1).max())
     slots = np.argsort(~is_down[users], axis=1, kind="stable")[:, :most]
     down_keys = item_keys[users[:, None], slots]
     is_real = is_down[users[:, None], slots]

@@ -85,6 +85,7 @@ def naive_ranks(values, first, target_kind):
             "static": served(first_ones, now.event_time_ms),
             "nightly": lasting(yesterday),
             "full_history": lasting(before),
+            "capacity_30": served(before, now.event_time_ms),
         }
         yield now.user_id, {name: bounds(each, now, seen) for name, each in scores.items()}
 
@@ -126,7 +127,7 @@ def test_every_rank_is_that_of_a_naive_replay(chosen, share, target_kind):
     expected = list(naive_ranks(values, first, target_kind))
     assume(expected)
     expected.sort(key=lambda each: each[0])  # by viewer, in order of time
-    plan = ReplayPlan(MODEL, {"recency_fold_in": RecencyFoldIn()}, share, 5, target_kind)
+    plan = ReplayPlan(MODEL, {"recency_fold_in": RecencyFoldIn()}, share, 5, target_kind, (30,))
     trial = replay_records(records_of_values(values), plan).trial
     assert len(trial.targets) == len(expected)
     for name, board in trial.boards.items():

@@ -64,6 +64,17 @@ def test_the_json_has_the_learner_and_five_baselines_with_three_metrics(run):
         assert 0 <= metrics["mrr@20"] <= metrics["ndcg@20"] <= metrics["recall@20"] <= 1
 
 
+def test_other_capacities_stand_beside_the_learner_with_their_price(run):
+    answer = answer_of(run, "--capacity", "5", "--capacity", "60")
+    assert list(answer["learners"])[1:3] == ["capacity_5", "capacity_60"]
+    sizes = answer["history_bytes"]
+    assert sizes["capacity_5"] < sizes["capacity_30"] <= sizes["capacity_60"]
+    shown = run("log.jsonl", "--model", "m", "--capacity", "60").stdout
+    assert "bytes of history" in shown
+    assert "bytes of history" not in run("log.jsonl", "--model", "m").stdout
+    assert "1<=x<=1000" in run("log.jsonl", "--model", "m", "--capacity", "0", exit_code=2).stderr
+
+
 def test_the_json_goes_into_a_file_and_the_table_to_the_terminal(run, tmp_path):
     result = run(
         "log.jsonl", "--model", "m", "--json", "r.json", "-k", "5", "--learner", "flat_fold_in"

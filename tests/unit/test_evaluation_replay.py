@@ -65,8 +65,8 @@ class Recorder(RecencyFoldIn):
         return super().__call__(histories, model)
 
 
-def replayed(values, model, learner, targets_from=0.0, k=2):
-    plan = ReplayPlan(model, {learner.name: learner}, targets_from, k)
+def replayed(values, model, learner, targets_from=0.0, k=2, capacities=()):
+    plan = ReplayPlan(model, {learner.name: learner}, targets_from, k, capacities=capacities)
     return replay_records(records_of_values(values), plan)
 
 
@@ -278,6 +278,39 @@ def test_full_history_keeps_more_than_a_history_holds():
     expected = int(np.count_nonzero(scores[99:] > scores[99]))
     assert ranks_of(report, "full_history") == [expected]
     assert report.trial.history_lengths.tolist() == [30]
+
+
+def test_the_formats_own_capacity_is_the_default_learner_to_the_rank(log_records):
+    """Its histories are cut from the log, and solved by another code, with the same outcome."""
+    values = [record.value for record in log_records]
+    report = replayed(values, item_model(n_items=80), RecencyFoldIn(), 0.2, capacities=(30,))
+    learner, same = (report.trial.boards[name] for name in ("recency_fold_in", "capacity_30"))
+    assert report.n_targets > 100
+    assert report.trial.history_lengths.max() > 30
+    np.testing.assert_array_equal(
+        report.trial.long_lengths["capacity_30"], [*report.trial.history_lengths]
+    )
+    np.testing.assert_array_equal(same.is_warm, learner.is_warm)
+    assert np.mean(same.ranks == learner.ranks) > 0.99  # a tie may fall to the other side
+
+
+def test_another_capacity_holds_so_many_plays_and_leaves_other_kinds_alone():
+    model = item_model(n_items=120)
+    values = [event("ann", f"title-{n}", NOW_MS + n) for n in range(60)]
+    values += [event("ann", f"title-{60 + n}", NOW_MS + 60 + n, "detail_view") for n in range(12)]
+    values.append(event("ann", "title-90", NOW_MS + 99))
+    report = replayed(values, model, RecencyFoldIn(), NOW_MS + 98, capacities=(1, 50, 1000))
+    lengths = {name: each.tolist() for name, each in report.trial.long_lengths.items()}
+    assert lengths == {"capacity_1": [11], "capacity_50": [60], "capacity_1000": [70]}
+    sizes = report.to_json()["history_bytes"]
+    assert sizes["capacity_30"] == 24 + 16 * 40
+    assert sizes["capacity_1000"] == 24 + 16 * 70
+
+
+def test_a_capacity_must_be_one():
+    for capacity in (0, 1001):
+        with pytest.raises(ConfigError, match="room for 1 to 1,000 plays"):
+            replayed([], line_of_items(), RecencyFoldIn(), capacities=(capacity,))
 
 
 def test_a_delay_hides_what_came_within_it():

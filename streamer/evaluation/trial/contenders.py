@@ -17,7 +17,7 @@ from streamer.evaluation.trial.event_log import EventLog
 from streamer.evaluation.trial.full_histories import full_vectors
 from streamer.evaluation.trial.snapshots import histories_at
 from streamer.evaluation.trial.targets import DAY_MS, Targets, ends_before
-from streamer.factors import ItemModel, Learner, ask, blend
+from streamer.factors import ItemModel, Learner, UserFactors, ask, blend
 from streamer.history import HistoryBatch, event_times_ms
 
 POPULARITY: Final = "popularity"
@@ -57,8 +57,24 @@ def serve(
     Raises:
         LearnerError: The learner failed, or its answer has another form than it should.
     """
-    factors = ask(learner, histories, model)
-    idle_s = np.maximum(0, times_ms - event_times_ms(histories.words[:, 0])) / 1000
+    return blended(ask(learner, histories, model), histories.words[:, 0], times_ms, model)
+
+
+def blended(
+    factors: UserFactors,
+    newest: NDArray[np.uint64],
+    times_ms: NDArray[np.int64],
+    model: ItemModel,
+) -> Served:
+    """Return what a reader makes of a learner's answer.
+
+    Args:
+        factors: Of n viewers.
+        newest: uint64, shape (n,); the words of their newest entries.
+        times_ms: int64, shape (n,); when they are read.
+        model: The items.
+    """
+    idle_s = np.maximum(0, times_ms - event_times_ms(newest)) / 1000
     is_warm = (factors.n_solved > 0) & ~factors.is_rejected
     vectors = blend(factors.pairs, idle_s, model.params.blend_half_life_s)
     vectors[~is_warm] = 0.0  # a rejected one may be anything

@@ -8,14 +8,16 @@ that a report says is computed from these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.evaluation.trial.capacities import contender_name, serve_capacity
 from streamer.evaluation.trial.contenders import (
+    BASELINES,
     FULL_HISTORY,
     NIGHTLY,
     POPULARITY,
@@ -85,6 +87,7 @@ class Trial:
         boards: By contender: the learners first, then the baselines.
         n_learners: How many of them are learners.
         history_lengths: int64, shape (n_targets,); entries of the history just before.
+        long_lengths: The same by name of a capacity that was tried.
         pauses_ms: int64, shape (n_targets,); time since the newest of them, NO_PAUSE without any.
         listed: intp, shape (n_listed,); targets whose best titles were kept.
         delayed: intp, shape (n_delayed,); targets that were asked again with delays.
@@ -96,6 +99,7 @@ class Trial:
     boards: Mapping[str, Board]
     n_learners: int
     history_lengths: NDArray[np.int64]
+    long_lengths: Mapping[str, NDArray[np.int64]]
     pauses_ms: NDArray[np.int64]
     listed: NDArray[np.intp]
     delayed: NDArray[np.intp]
@@ -110,11 +114,13 @@ class Court:
         log: EventLog,
         model: ItemModel,
         learners: Mapping[str, Learner],
+        capacities: Sequence[int],
         first_position: int,
     ) -> None:
         self.log = log
         self.model = model
         self.learners = learners
+        self.capacities = {contender_name(each): each for each in capacities}
         self.first_position = first_position
 
     def try_all(self, targets: Targets, k: int, on_progress: OnProgress) -> Trial:
@@ -126,7 +132,7 @@ class Court:
             on_progress: Told about `trending` and `scoring`, in targets.
         """
         n_targets = len(targets)
-        names = [*self.learners, POPULARITY, TRENDING, STATIC, NIGHTLY, FULL_HISTORY]
+        names = [*self.learners, *self.capacities, *BASELINES]
         listed, delayed = (
             _spread(targets, MAX_LISTED_TARGETS),
             _spread(targets, MAX_DELAYED_TARGETS),
@@ -137,6 +143,7 @@ class Court:
             boards={name: Board.empty(n_targets, len(listed), k) for name in names},
             n_learners=len(self.learners),
             history_lengths=np.zeros(n_targets, np.int64),
+            long_lengths={name: np.zeros(n_targets, np.int64) for name in self.capacities},
             pauses_ms=np.zeros(n_targets, np.int64),
             listed=listed,
             delayed=delayed,
@@ -173,6 +180,9 @@ class Court:
         )
         served[NIGHTLY] = nightly_vectors(log, targets, chosen, model)
         served[FULL_HISTORY] = full_history_vectors(log, targets, chosen, model)
+        for name, capacity in self.capacities.items():
+            served[name], lengths = serve_capacity(log, targets, chosen, model, capacity)
+            trial.long_lengths[name][chosen] = lengths
         for name, each in served.items():
             trial.boards[name].is_warm[chosen] = each.is_warm
         popular = np.broadcast_to(model.popularity, (len(chosen), model.n_items))

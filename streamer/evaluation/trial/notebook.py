@@ -43,6 +43,7 @@ def replay(  # noqa: PLR0913  three say what, the others have defaults and names
     targets_from: TargetsFrom | str | datetime | None = None,
     targets: TargetKind | str = TargetKind.PLAYS,
     k: int = DEFAULT_K,
+    capacities: Sequence[int] = (),
     on_progress: OnProgress = lambda *_: None,
 ) -> Report:
     """Foresee each play of a log, then learn from it, beside five baselines.
@@ -60,6 +61,7 @@ def replay(  # noqa: PLR0913  three say what, the others have defaults and names
         targets: ``plays`` of titles that were never touched, or ``contacts``: the first time that
             a title is played, left at once, opened, or its trailer is watched.
         k: The cut-off of recall and the others.
+        capacities: Try the default learner also on histories with room for so many plays.
         on_progress: Told a stage, what is done and what there is of it.
 
     Returns:
@@ -77,7 +79,8 @@ def replay(  # noqa: PLR0913  three say what, the others have defaults and names
         begin = LATER_SHARE
     else:
         begin = trained_through_of(Path(model))
-    plan = ReplayPlan(items, _learners(learner), begin, k, _target_kind(targets))
+    kind = _target_kind(targets)
+    plan = ReplayPlan(items, _learners(learner), begin, k, kind, tuple(capacities))
     return replay_records(records_of(events, on_progress), plan, on_progress)
 
 

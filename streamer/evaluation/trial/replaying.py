@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streamer.errors import ConfigError
+from streamer.evaluation.trial.capacities import MAX_CAPACITY, contender_name
 from streamer.evaluation.trial.contenders import BASELINES
 from streamer.evaluation.trial.court import Court, OnProgress
 from streamer.evaluation.trial.event_log import EventLog, collect_events
@@ -29,6 +30,7 @@ class ReplayPlan:
         targets_from: Plays later than this are foreseen.
         k: The cut-off.
         target_kind: What is foreseen.
+        capacities: Of plays; the default learner is tried with each, beside what a history holds.
     """
 
     model: ItemModel
@@ -36,13 +38,20 @@ class ReplayPlan:
     targets_from: TargetsFrom
     k: int = DEFAULT_K
     target_kind: TargetKind = TargetKind.PLAYS
+    capacities: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        taken = [name for name in self.learners if name in BASELINES]
+        others = [*BASELINES, *map(contender_name, self.capacities)]
+        taken = [name for name in self.learners if name in others]
         if taken:
             raise ConfigError(
-                f"a learner is called {taken[0]!r}, as a baseline is; give it another name than "
-                + ", ".join(BASELINES)
+                f"a learner is called {taken[0]!r}, as another contender is; give it another name "
+                f"than {', '.join(others)}"
+            )
+        if any(not 1 <= each <= MAX_CAPACITY for each in self.capacities):
+            raise ConfigError(
+                f"capacities {self.capacities}: a history may be tried with room for 1 to "
+                f"{MAX_CAPACITY:,} plays"
             )
 
 
@@ -64,11 +73,12 @@ def replay_records(
     targets = find_targets(log, plan.model, first_position, plan.target_kind)
     if len(targets) == 0:
         raise ConfigError(_why_no_targets(log, targets.n_touched, targets.n_unknown))
-    court = Court(log, plan.model, plan.learners, first_position)
+    court = Court(log, plan.model, plan.learners, plan.capacities, first_position)
     trial = court.try_all(targets, plan.k, on_progress)
     origin = Origin(
         model_id=plan.model.model_id,
         n_items=plan.model.n_items,
+        n_factors=plan.model.n_factors,
         n_events=log.n_events,
         n_users=len(log.user_ids),
         targets_from_ms=_targets_from_ms(log, first_position),

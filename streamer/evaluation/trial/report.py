@@ -12,6 +12,7 @@ import numpy as np
 from streamer.evaluation.trial.bootstrap import Bootstrap, Interval
 from streamer.evaluation.trial.breakdowns import Group, by_delay, by_history_length, by_pause
 from streamer.evaluation.trial.calibration import Calibration, calibrate
+from streamer.evaluation.trial.capacities import PLAY_CAPACITY, contender_name, history_bytes
 from streamer.evaluation.trial.court import Board, Trial
 from streamer.evaluation.trial.scores import METRICS
 from streamer.evaluation.trial.targets import TargetKind
@@ -24,6 +25,7 @@ class Origin:
     Attributes:
         model_id: Of the items.
         n_items: Titles of the model.
+        n_factors: Of the model's vectors.
         n_events: Valid events of the log.
         n_users: Viewers with evidence.
         targets_from_ms: Plays later than this are targets, epoch milliseconds.
@@ -33,6 +35,7 @@ class Origin:
 
     model_id: int
     n_items: int
+    n_factors: int
     n_events: int
     n_users: int
     targets_from_ms: int
@@ -140,6 +143,13 @@ class Report:
         """The names of the learners, without the baselines."""
         return list(self.standings)[: self.trial.n_learners]
 
+    @property
+    def mean_entries(self) -> Mapping[str, float]:
+        """Entries of a history at a target, a mean: with the format's capacity, and with others."""
+        trial = self.trial
+        lengths = {contender_name(PLAY_CAPACITY): trial.history_lengths, **trial.long_lengths}
+        return {name: float(each.mean()) for name, each in lengths.items()}
+
     def __repr__(self) -> str:
         label = f"recall@{self.trial.k}"
         recalls = (f"{n} {each.metrics[label].value:.4f}" for n, each in self.standings.items())
@@ -164,6 +174,9 @@ class Report:
                     for other, lifts in others.items()
                 }
                 for learner, others in self.lifts.items()
+            },
+            "history_bytes": {
+                name: history_bytes(entries) for name, entries in self.mean_entries.items()
             },
             "by_history_length": [_group(each, label) for each in self.by_history_length],
             "by_pause": [_group(each, label) for each in self.by_pause],
