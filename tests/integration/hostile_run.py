@@ -30,7 +30,7 @@ from streamer.dev.kafka_program import find_kafka_program
 from streamer.dev.kafka_server import KafkaServer
 from streamer.dev.redis_server import RedisServer
 from streamer.events import EventType, RejectReason
-from streamer.factors import FoldInParams, decode_features
+from streamer.factors import LEARNER_FAULTS, FoldInParams, decode_features
 from streamer.kafka.log_reader import read_log
 from streamer.kafka.topics import TIMESTAMP_TYPE, TopicSpec, create_topics, topic_specs
 from streamer.models import publish, write_model
@@ -53,7 +53,7 @@ ACCOUNTED = {
 }
 CLOSED = {
     "type": set(EventType),
-    "reason": {*RejectReason, "bound"},
+    "reason": {*RejectReason, *LEARNER_FAULTS, "bound"},
     "variant": {"default"},
 }
 
