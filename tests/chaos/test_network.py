@@ -24,7 +24,15 @@ def harm(run, proxy, timeout_seconds, n_hits):
         run.feed(0.9 / len(ways), seconds=2.0)
         run.wait_for_progress(before)
         start()
-        run.wait_until(lambda kind=kind, n=n_before: proxy.harmed[kind] >= n + n_hits[kind])
+        wanted = n_before + n_hits[kind]
+
+        def has_struck(kind=kind, start=start, wanted=wanted):
+            """Connections that were not there yet are harmed too, where that is done once."""
+            if kind in {"cut", "half_opened"} and proxy.harmed[kind] < wanted:
+                start()
+            return proxy.harmed[kind] >= wanted
+
+        run.wait_until(has_struck)
         proxy.heal()
         run.injected[kind] += proxy.harmed[kind] - n_before
 
